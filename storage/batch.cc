@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <utility>
+
+#include "storage/check.h"
+#include "storage/mvcc.h"
+#include "storage/status.h"
+
+namespace kv {
+namespace {
+
+KeyRecordPtr NewestOf(const PendingKey& pending) {
+  if (pending.versions.empty()) return pending.base;
+  return pending.versions.back()->tombstone ? nullptr : pending.versions.back();
+}
+
+bool IsLiveAt(const PendingKey& pending, Revision at) {
+  for (auto version = pending.versions.rbegin(); version != pending.versions.rend(); ++version) {
+    if ((*version)->mod <= at) return !(*version)->tombstone;
+  }
+  return pending.base != nullptr;
+}
+
+}  // namespace
+
+Batch::Batch(Mvcc& store)
+    : store_(store),
+      base_([&store] {
+        const MutexLock lock(store.state_mutex_);
+        return store.data_;
+      }()),
+      base_revision_(store.head().revision),
+      head_(store.head()) {}
+
+KeyRecordPtr Batch::ReadBase(std::string_view key) const {
+  absl::StatusOr<std::optional<std::string>> bytes = store_.database_->Get(CurrentKey(key));
+  KV_CHECK(bytes.ok(), Describe(bytes.status()));
+  if (!*bytes) return nullptr;
+  RecordView record;
+  KV_CHECK(DecodeKeyRecord(**bytes, record), "the current record of a key is malformed");
+  return CopyKeyRecord(record);
+}
+
+KeyRecordPtr Batch::Get(std::string_view key) {
+  if (const auto at = pending_.find(key); at != pending_.end()) return NewestOf(at->second);
+  if (auto found = store_.cache_.Find(key)) return std::move(found->record);
+  KeyRecordPtr record = ReadBase(key);
+  store_.cache_.Offer(key, record, base_revision_);
+  return record;
+}
+
+PendingKeys::value_type& Batch::Pend(std::string_view key) {
+  const auto at = pending_.lower_bound(key);
+  if (at != pending_.end() && at->first == key) return *at;
+  std::optional<RecordCache::Found> found = store_.cache_.Find(key);
+  KeyRecordPtr base = found ? std::move(found->record) : ReadBase(key);
+  return *pending_.emplace_hint(at, std::string(key),
+                                PendingKey{.base = std::move(base), .versions = {}});
+}
+
+Walk Batch::NewWalk(const KeyRange& range, Direction direction, Revision at) const {
+  return Walk(base_, range, direction, at, base_revision_, &pending_);
+}
+
+int64_t Batch::Count(const KeyRange& range, Revision at) const {
+  int64_t count = 0;
+  if (range.empty()) return count;
+  if (at < base_revision_) {
+    Walk walk = NewWalk(range, Direction::kAscending, at);
+    while (walk.Next()) ++count;
+    KV_CHECK(walk.status().ok(), Describe(walk.status()));
+    return count;
+  }
+  Counts::Sum sum;
+  {
+    const MutexLock lock(store_.state_mutex_);
+    sum = store_.counts_.SumOf(range);
+  }
+  count = sum.whole;
+  for (const KeyRange& end : sum.ends) {
+    Walk walk(base_, end, Direction::kAscending, base_revision_, base_revision_, nullptr);
+    while (walk.Next()) ++count;
+    KV_CHECK(walk.status().ok(), Describe(walk.status()));
+  }
+  const auto last = range.unbounded() ? pending_.end() : pending_.lower_bound(range.end);
+  for (auto key = pending_.lower_bound(range.first); key != last; ++key) {
+    count += (IsLiveAt(key->second, at) ? 1 : 0) - (key->second.base != nullptr ? 1 : 0);
+  }
+  return count;
+}
+
+void Batch::Put(std::string_view key, std::string value, int64_t lease) {
+  PendingKeys::value_type& pending = Pend(key);
+  const KeyRecordPtr old = NewestOf(pending.second);
+  const Revision revision = head_.revision + 1;
+  auto record = std::make_shared<KeyRecord>();
+  record->create = old == nullptr ? revision : old->create;
+  record->mod = revision;
+  record->version = old == nullptr ? 1 : old->version + 1;
+  record->lease = lease;
+  record->value = std::move(value);
+  Write(pending, std::move(record));
+}
+
+std::vector<Batch::Deleted> Batch::DeleteRange(const KeyRange& range) {
+  std::vector<Deleted> deleted;
+  // The usual deletion names one key, which costs no walk.
+  if (range == KeyRange::FromRequest(range.first, {})) {
+    PendingKeys::value_type& pending = Pend(range.first);
+    KeyRecordPtr old = NewestOf(pending.second);
+    if (old == nullptr) return deleted;
+    deleted.push_back({.key = range.first, .record = std::move(old)});
+    Delete(pending);
+    return deleted;
+  }
+  {
+    Walk walk = NewWalk(range, Direction::kAscending, reading());
+    while (walk.Next()) {
+      deleted.push_back({.key = std::string(walk.key()), .record = CopyKeyRecord(walk.record())});
+    }
+    KV_CHECK(walk.status().ok(), Describe(walk.status()));
+  }
+  for (const Deleted& each : deleted) {
+    // What the walk saw of a key that is not pending is what the database holds.
+    const auto at = pending_.try_emplace(each.key, PendingKey{.base = each.record, .versions = {}});
+    Delete(*at.first);
+  }
+  return deleted;
+}
+
+void Batch::Delete(PendingKeys::value_type& key) {
+  auto record = std::make_shared<KeyRecord>();
+  record->mod = head_.revision + 1;
+  record->tombstone = true;
+  Write(key, std::move(record));
+}
+
+void Batch::Write(PendingKeys::value_type& key, std::shared_ptr<KeyRecord> record) {
+  std::vector<KeyRecordPtr>& versions = key.second.versions;
+  const KeyRecordPtr old = NewestOf(key.second);
+  head_.keys += (record->tombstone ? 0 : 1) - (old == nullptr ? 0 : 1);
+  const bool again = !versions.empty() && versions.back()->mod == record->mod;
+  if (again) {
+    // One revision holds one version of a key. The edge refuses commands that change a key twice;
+    // here the last change wins, and its history stays where the first one put it.
+    const auto change = std::find_if(changes_.rbegin(), changes_.rend(),
+                                     [&key](const Change& each) { return each.key == &key; });
+    change->is_live = !record->tombstone;
+    versions.back() = std::move(record);
+    return;
+  }
+  changes_.push_back({.revision = record->mod,
+                      .sub = sub_++,
+                      .key = &key,
+                      .was_live = old != nullptr,
+                      .is_live = !record->tombstone,
+                      .previous = old == nullptr ? 0 : old->mod});
+  versions.push_back(std::move(record));
+}
+
+void Batch::SetNote(std::string_view name, std::string value) {
+  notes_.insert_or_assign(std::string(name), std::move(value));
+}
+
+void Batch::Finish() {
+  if (sub_ > 0) ++head_.revision;
+  sub_ = 0;
+}
+
+WriteSet Batch::Writes() const {
+  WriteSet writes;
+  for (const auto& [key, pending] : pending_) {
+    if (pending.versions.empty()) continue;
+    KeyRecordPtr superseded = pending.base;
+    for (const KeyRecordPtr& version : pending.versions) {
+      if (superseded != nullptr) {
+        writes.Put(VersionKey(key, superseded->mod), EncodeKeyRecord(*superseded));
+      }
+      superseded = version;
+    }
+    const KeyRecord& last = *pending.versions.back();
+    if (!last.tombstone) {
+      writes.Put(CurrentKey(key), EncodeKeyRecord(last));
+      continue;
+    }
+    writes.Put(VersionKey(key, last.mod), EncodeKeyRecord(last));
+    if (pending.base != nullptr) writes.Delete(CurrentKey(key));
+  }
+  for (const Change& change : changes_) {
+    writes.Put(HistoryKey(change.revision, change.sub),
+               EncodeHistoryRow({.was_live = change.was_live,
+                                 .is_live = change.is_live,
+                                 .previous = change.previous,
+                                 .key = change.key->first}));
+  }
+  for (const auto& [name, value] : notes_) writes.Put(NoteKey(name), value);
+  return writes;
+}
+
+}  // namespace kv

@@ -1,0 +1,158 @@
+// How a leader comes to be: pre-vote, vote, leadership transfer.
+#include <utility>
+
+#include "server/raft/core.h"
+#include "server/raft/mark.h"
+#include "storage/check.h"
+
+namespace kv::raft {
+
+void Core::TickElection() {
+  if (++election_elapsed_ < election_timeout_) return;
+  ResetElectionTimer();
+  if (MayCampaign()) {
+    StartPreVote();
+  } else {
+    // Whoever waits for this leader shall hear that there is none.
+    BecomeFollower(hard_state_.term, 0);
+  }
+}
+
+void Core::ResetElectionTimer() {
+  election_elapsed_ = 0;
+  const uint64_t ticks = static_cast<uint64_t>(options_.election_ticks);
+  election_timeout_ = options_.election_ticks + static_cast<int>(random_.Below(ticks));
+}
+
+bool Core::MayCampaign() const {
+  // A member that adopts a snapshot lacks committed entries: it cannot win, and would refuse the
+  // very snapshot that it needs.
+  if (removed_ || adopting_ || hard_state_.term >= kTermMax) return false;
+  if (log_.members().IsVoter(self_)) return true;
+  // §4.2.2: until the configuration without this member commits, nobody else may be able to win.
+  const Members* previous = log_.previous_members();
+  return log_.members_index() > commit_ && previous != nullptr && previous->IsVoter(self_);
+}
+
+bool Core::HearsFromLeader() const {
+  if (IsLeader()) return true;  // Or it would have stepped down: it checks its quorum.
+  return leader_ != 0 && election_elapsed_ < options_.election_ticks;
+}
+
+bool Core::IsUpToDate(Position last) const {
+  const Position own = log_.last();
+  return last.term > own.term || (last.term == own.term && last.index >= own.index);
+}
+
+// §4.2.3: a removed member is not told by its log that it was; it learns it when it asks.
+bool Core::AnswerRemoved(MemberId from) {
+  if (!log_.MembersAt(commit_).IsRemoved(from)) return false;
+  MARK("raft.tell_removed_member");
+  Send(from, Removed{});
+  return true;
+}
+
+void Core::StartPreVote() {
+  BecomeFollower(hard_state_.term, 0);
+  ResetElectionTimer();
+  role_ = PreCandidate{.votes = {{self_, Vote::kGranted}}};
+  for (const MemberId id : log_.members().All()) {
+    if (id == self_ || !log_.members().IsVoter(id)) continue;
+    Send(id, PreVoteRequest{.proposed = hard_state_.term + 1, .last = log_.last()});
+  }
+  CountVotes();
+}
+
+void Core::Campaign(Cause cause) {
+  BecomeFollower(hard_state_.term, 0);
+  ResetElectionTimer();
+  EnterTerm(hard_state_.term + 1, self_);
+  role_ = Candidate{};
+  for (const MemberId id : log_.members().All()) {
+    if (id == self_ || !log_.members().IsVoter(id)) continue;
+    Send(id, VoteRequest{.last = log_.last(), .cause = cause});
+  }
+}
+
+void Core::CountOwnVote() {
+  auto* candidate = std::get_if<Candidate>(&role_);
+  if (candidate == nullptr || hard_state_durable_ != hard_state_) return;
+  candidate->votes[self_] = Vote::kGranted;
+  CountVotes();
+}
+
+// Granted: won. Denied: cannot be won any more. Nothing: open.
+template <typename Votes>
+std::optional<Vote> Core::Outcome(const Votes& votes) const {
+  const auto has = [&votes](MemberId id, Vote vote) {
+    const auto found = votes.find(id);
+    return found != votes.end() && found->second == vote;
+  };
+  const Members& members = log_.members();
+  if (IsQuorum(members, [&has](MemberId id) { return has(id, Vote::kGranted); })) {
+    return Vote::kGranted;
+  }
+  if (!IsQuorum(members, [&has](MemberId id) { return !has(id, Vote::kDenied); })) {
+    return Vote::kDenied;
+  }
+  return std::nullopt;
+}
+
+void Core::CountVotes() {
+  if (const auto* asking = std::get_if<PreCandidate>(&role_)) {
+    const std::optional<Vote> outcome = Outcome(asking->votes);
+    if (outcome == Vote::kGranted) Campaign(Cause::kTimeout);
+    if (outcome == Vote::kDenied) BecomeFollower(hard_state_.term, 0);
+  } else if (const auto* candidate = std::get_if<Candidate>(&role_)) {
+    const std::optional<Vote> outcome = Outcome(candidate->votes);
+    if (outcome == Vote::kGranted) BecomeLeader();
+    if (outcome == Vote::kDenied) BecomeFollower(hard_state_.term, 0);
+  }
+}
+
+void Core::On(MemberId from, const PreVoteRequest& request) {
+  if (AnswerRemoved(from)) return;
+  const bool grants =
+      request.proposed > hard_state_.term && !HearsFromLeader() && IsUpToDate(request.last);
+  Send(from,
+       PreVoteReply{.proposed = request.proposed, .vote = grants ? Vote::kGranted : Vote::kDenied});
+}
+
+void Core::On(MemberId from, const PreVoteReply& reply) {
+  auto* asking = std::get_if<PreCandidate>(&role_);
+  if (asking == nullptr || reply.proposed != hard_state_.term + 1) return;
+  asking->votes[from] = reply.vote;
+  CountVotes();
+}
+
+void Core::On(MemberId from, const VoteRequest& request) {
+  if (AnswerRemoved(from)) return;
+  const bool free = hard_state_.vote == from || (hard_state_.vote == 0 && leader_ == 0);
+  if (!free || !IsUpToDate(request.last)) {
+    Send(from, VoteReply{.vote = Vote::kDenied});
+    return;
+  }
+  BecomeFollower(hard_state_.term, leader_);
+  ResetElectionTimer();
+  hard_state_.vote = from;
+  Send(from, VoteReply{.vote = Vote::kGranted});
+}
+
+void Core::On(MemberId from, const VoteReply& reply) {
+  auto* candidate = std::get_if<Candidate>(&role_);
+  if (candidate == nullptr) return;
+  candidate->votes.try_emplace(from, reply.vote);  // The first answer stands.
+  CountVotes();
+}
+
+void Core::On(MemberId from, const TimeoutNow&) {
+  if (from != leader_ || IsLeader() || !MayCampaign()) return;
+  Campaign(Cause::kTransfer);
+}
+
+void Core::On(MemberId, const Removed&) {
+  removed_ = true;
+  BecomeFollower(hard_state_.term, 0);
+}
+
+}  // namespace kv::raft

@@ -1,0 +1,124 @@
+// The machine of a key-value store: what each entry of the log does to the keys, and the reads that
+// the edge answers from them.
+//
+// Apply, Adopt: the apply loop. Everything else: any thread. Reads are consistent: each is made at
+// one revision, keeps what it reads alive, and never waits for a write to the disk. Replies and
+// answers are etcdserverpb messages whose header holds the revision only; the edge fills the rest.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/kv/command.h"
+#include "server/kv/range.h"
+#include "server/kv/state_directory.h"
+#include "server/raft/members.h"
+#include "server/replica/machine.h"
+#include "storage/mutex.h"
+#include "storage/mvcc.h"
+
+namespace etcdserverpb {
+class HashKVResponse;
+class RangeRequest;
+class RangeResponse;
+class TxnRequest;
+class TxnResponse;
+}  // namespace etcdserverpb
+
+namespace kv {
+
+// What this build understands: a command with a greater min_version stops the member.
+inline constexpr uint32_t kMachineVersion = 1;
+
+struct KvMachineOptions {
+  rocksdb::Env* env = nullptr;
+  std::string data_dir;  // Must exist. STATE and state-000001, … live here.
+  size_t memtable_bytes = size_t{32} << 20;
+  size_t block_cache_bytes = size_t{48} << 20;
+  size_t record_cache_bytes = size_t{32} << 20;
+  // Runs a task soon, on a thread that may wait for the disk; in any order. Tasks may come after
+  // the machine is gone; they then do nothing.
+  std::function<void(absl::AnyInvocable<void() &&>)> work;
+  // Called from any thread when the state can no longer be written; the owner ends the process.
+  std::function<void(const absl::Status&)> on_background_error;
+  OpenDatabase open_database;  // Empty: RocksDB.
+};
+
+class KvMachine : public Machine {
+ public:
+  // Whether Open has something to open.
+  static absl::StatusOr<bool> Exists(const KvMachineOptions& options);
+  // The state of a member that begins at `at` with `members` and no keys; durable. Only where there
+  // is none.
+  static absl::Status Found(const KvMachineOptions& options, Position at,
+                            const raft::Members& members);
+  static absl::StatusOr<std::unique_ptr<KvMachine>> Open(KvMachineOptions options);
+  // Callers that wait for a compaction hear Unavailable.
+  ~KvMachine() override;
+
+  std::vector<Reply> Apply(std::span<const Committed> run) override;
+  Position applied() const override;
+  absl::StatusOr<Position> Durable() const override;
+  raft::Members members() const override;
+  absl::Status Flush() override;
+  absl::StatusOr<Snapshot> Take(const std::string& path) override;
+  absl::Status Adopt(const Snapshot& snapshot) override;
+
+  // At the applied state; linearizable if the caller waited for a read index. An answer whose
+  // key-values take more than `bytes_max` is refused.
+  absl::StatusOr<etcdserverpb::RangeResponse> Range(const etcdserverpb::RangeRequest& request,
+                                                    uint64_t bytes_max = kResponseBytesMax) const;
+  // The same answer in pages of at most `page_bytes` of key-values, or one key-value.
+  absl::StatusOr<std::unique_ptr<RangePages>> OpenRange(etcdserverpb::RangeRequest request,
+                                                        uint64_t page_bytes) const;
+  // A transaction that holds nothing but ranges.
+  absl::StatusOr<etcdserverpb::TxnResponse> ReadTxn(const etcdserverpb::TxnRequest& request,
+                                                    uint64_t bytes_max = kResponseBytesMax) const;
+  // Reads the whole state. 0: at the current revision.
+  absl::StatusOr<etcdserverpb::HashKVResponse> HashKv(Revision revision) const;
+
+  // Calls `done` once nothing is left to delete below `revision`; any thread, maybe at once.
+  using CompactionDone = absl::AnyInvocable<void(absl::Status) &&>;
+  void AwaitCompacted(Revision revision, CompactionDone done);
+
+  Head head() const;  // Applied position, revision, compacted revision, keys, digest.
+  // The machine version that every member is known to run; 1 until a command raises it.
+  uint32_t cluster_version() const;
+  uint64_t SizeOnDisk() const;      // Bytes of the state's files.
+  uint64_t UnflushedBytes() const;  // Bytes of it that only memory holds.
+  // A consistent read for those who walk by themselves.
+  View Latest() const;
+
+ private:
+  // What tasks on other threads may still hold when the machine is gone.
+  class Compactions;
+
+  KvMachine(KvMachineOptions options, StateDirectory directory, std::shared_ptr<Mvcc> store,
+            raft::Members members, uint32_t cluster_version);
+  std::shared_ptr<Mvcc> store() const;
+  Reply Execute(Batch& batch, const CommandView& command, bool wants_reply);
+  Reply ExecuteClusterVersion(Batch& batch, const CommandView& command);
+
+  // Constant after construction.
+  const KvMachineOptions options_;
+  const std::shared_ptr<Compactions> compactions_;
+
+  // The apply loop's.
+  StateDirectory directory_;
+  uint32_t pending_cluster_version_ = 1;
+
+  mutable Mutex mutex_;
+  std::shared_ptr<Mvcc> store_ ABSL_GUARDED_BY(mutex_);
+  raft::Members members_ ABSL_GUARDED_BY(mutex_);
+  uint32_t cluster_version_ ABSL_GUARDED_BY(mutex_) = 1;
+};
+
+}  // namespace kv

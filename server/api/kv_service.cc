@@ -1,0 +1,321 @@
+#include "server/api/kv_service.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "proto/internal/command.pb.h"
+#include "server/api/errors.h"
+#include "server/api/validate.h"
+#include "server/kv/kv_machine.h"
+#include "storage/status.h"
+
+namespace kv::api {
+namespace {
+
+using etcdserverpb::CompactionRequest;
+using etcdserverpb::CompactionResponse;
+using etcdserverpb::DeleteRangeRequest;
+using etcdserverpb::DeleteRangeResponse;
+using etcdserverpb::PutRequest;
+using etcdserverpb::PutResponse;
+using etcdserverpb::RangeRequest;
+using etcdserverpb::RangeResponse;
+using etcdserverpb::RangeStreamResponse;
+using etcdserverpb::RequestOp;
+using etcdserverpb::TxnRequest;
+using etcdserverpb::TxnResponse;
+using Consistency = Edge::Consistency;
+using OnLearner = Edge::OnLearner;
+
+// A transaction of so few single keys is read by the thread that is there.
+constexpr int kQuickOpsMax = 8;
+
+std::string EncodeCommand(kvd::internal::Kind kind, std::string body) {
+  kvd::internal::Command command;
+  command.set_kind(kind);
+  command.set_min_version(1);
+  command.set_body(std::move(body));
+  return command.SerializeAsString();
+}
+
+// Proposes a request that was found good; answers with the machine's reply.
+template <typename Response>
+void Propose(Edge* edge, const Call& call, kvd::internal::Kind kind, std::string body,
+             Done<Encoded<Response>> done) {
+  edge->replica().Propose(EncodeCommand(kind, std::move(body)), edge->TimeFor(call),
+                          [edge, done = std::move(done)](ProposalResult result) mutable {
+                            if (result.error != ReplicaError::kNone) {
+                              std::move(done)(ToStatus(result.error));
+                            } else if (!result.reply.status.ok()) {
+                              std::move(done)(std::move(result.reply.status));
+                            } else {
+                              std::string bytes = edge->WithHeader(std::move(result.reply.body));
+                              auto hold = edge->HoldAnswer(bytes.size());
+                              std::move(done)(Encoded<Response>{std::move(bytes), std::move(hold)});
+                            }
+                          });
+}
+
+template <typename Response>
+absl::StatusOr<Encoded<Response>> EncodeAnswer(const Edge& edge,
+                                               absl::StatusOr<Response> response) {
+  if (!response.ok()) return response.status();
+  edge.FillHeader(response->mutable_header());
+  const size_t bytes = response->ByteSizeLong();
+  auto hold = edge.HoldAnswer(bytes);
+  return Encoded<Response>{response->SerializeAsString(), std::move(hold)};
+}
+
+bool IsQuick(const TxnRequest& txn) {
+  auto one_key = [](const RequestOp& op) { return ReadsOneCurrentKey(op.request_range()); };
+  return txn.compare_size() + txn.success_size() + txn.failure_size() <= kQuickOpsMax &&
+         std::all_of(txn.compare().begin(), txn.compare().end(),
+                     [](const auto& compare) { return compare.range_end().empty(); }) &&
+         std::all_of(txn.success().begin(), txn.success().end(), one_key) &&
+         std::all_of(txn.failure().begin(), txn.failure().end(), one_key);
+}
+
+Consistency ConsistencyOf(bool serializable) {
+  return serializable ? Consistency::kSerializable : Consistency::kLinearizable;
+}
+
+// Answers a request from the machine, once what it must see is applied: `read` is called at once
+// when it is quick, by a reading thread otherwise.
+template <typename Response, typename Read>
+void Answer(Edge* edge, const Call& call, Consistency consistency, bool quick, Read read,
+            Done<Encoded<Response>> done) {
+  edge->Read(
+      call, consistency,
+      [edge, quick, read = std::move(read), done = std::move(done)](absl::Status status) mutable {
+        if (status.ok() && !quick) status = edge->CheckAnswerRoom();
+        if (!status.ok()) {
+          std::move(done)(std::move(status));
+          return;
+        }
+        if (quick) {
+          std::move(done)(EncodeAnswer<Response>(*edge, read()));
+          return;
+        }
+        // Shared, because a refused task would be dropped with what it holds.
+        auto shared = std::make_shared<Done<Encoded<Response>>>(std::move(done));
+        status = edge->ReadLater([edge, read = std::move(read), shared] {
+          std::move (*shared)(EncodeAnswer<Response>(*edge, read()));
+        });
+        if (!status.ok()) std::move (*shared)(std::move(status));
+      });
+}
+
+// One RangeStream call: a page is read by a reading thread while the client takes none, and the
+// next is begun when the client has taken it. Owns itself until it has ended the stream.
+class PageStream {
+ public:
+  static void Begin(Edge* edge, const Call& call, RangeRequest request,
+                    Writer<RangeStreamResponse>* writer) {
+    const Consistency consistency = ConsistencyOf(request.serializable());
+    auto stream = std::unique_ptr<PageStream>(
+        new PageStream(edge, call.require_leader, std::move(request), writer));
+    edge->Read(call, consistency, [stream = std::move(stream)](absl::Status status) mutable {
+      if (!status.ok()) {
+        stream->writer_->Finish(std::move(status));
+      } else {
+        ReadPage(std::move(stream));
+      }
+    });
+  }
+
+ private:
+  PageStream(Edge* edge, bool require_leader, RangeRequest request,
+             Writer<RangeStreamResponse>* writer)
+      : edge_(edge),
+        require_leader_(require_leader),
+        request_(std::move(request)),
+        writer_(writer) {}
+
+  static void ReadPage(std::unique_ptr<PageStream> self) {
+    Edge* edge = self->edge_;
+    Writer<RangeStreamResponse>* writer = self->writer_;
+    absl::Status posted = edge->ReadLater([self = std::move(self)]() mutable {
+      PageStream* stream = self.get();
+      absl::Status status = stream->SendPage(std::move(self));
+      if (!status.ok()) stream->writer_->Finish(std::move(status));
+    });
+    if (!posted.ok()) writer->Finish(std::move(posted));
+  }
+
+  // Takes `self` only if it returns OK.
+  absl::Status SendPage(std::unique_ptr<PageStream>&& self) {
+    if (require_leader_ && edge_->LeaderLost()) return ToStatus(Error::kNoLeader);
+    if (pages_ == nullptr) {
+      ASSIGN_OR_RETURN(pages_, edge_->machine().OpenRange(std::move(request_),
+                                                          edge_->options().request_bytes_max));
+    }
+    RangeStreamResponse response;
+    ASSIGN_OR_RETURN(const bool last, pages_->Next(*response.mutable_range_response()));
+    if (last) {
+      // The files that a page is read from are not kept for longer than the client needs them.
+      pages_ = nullptr;
+      edge_->FillHeader(response.mutable_range_response()->mutable_header());
+    }
+    Writer<RangeStreamResponse>* writer = writer_;
+    writer->Write(std::move(response), [last, self = std::move(self)](bool taken) mutable {
+      if (last || !taken) {
+        self->writer_->Finish(absl::OkStatus());
+      } else {
+        ReadPage(std::move(self));
+      }
+    });
+    return absl::OkStatus();
+  }
+
+  Edge* const edge_;
+  const bool require_leader_;
+  RangeRequest request_;
+  Writer<RangeStreamResponse>* const writer_;
+  std::unique_ptr<RangePages> pages_;
+};
+
+// Waits until a compaction has deleted what it may. That can take long, so a stop of the server
+// ends the wait. Whoever comes first answers.
+class CompactionWait : public std::enable_shared_from_this<CompactionWait> {
+ public:
+  static void Begin(Edge* edge, int64_t revision, Encoded<CompactionResponse> response,
+                    Done<Encoded<CompactionResponse>> done) {
+    auto wait = std::make_shared<CompactionWait>(edge, std::move(response), std::move(done));
+    edge->machine().AwaitCompacted(
+        revision, [wait](absl::Status status) { wait->Answer(std::move(status)); });
+    wait->LookForStop();
+  }
+
+  CompactionWait(Edge* edge, Encoded<CompactionResponse> response,
+                 Done<Encoded<CompactionResponse>> done)
+      : edge_(edge), response_(std::move(response)), done_(std::move(done)) {}
+
+ private:
+  void LookForStop() {
+    if (answered_.load()) return;
+    if (edge_->stopping()) return Answer(ToStatus(Error::kStopped));
+    edge_->After(absl::Milliseconds(100), [self = shared_from_this()] { self->LookForStop(); });
+  }
+
+  void Answer(absl::Status status) {
+    if (answered_.exchange(true)) return;
+    if (!status.ok()) return std::move(done_)(std::move(status));
+    std::move(done_)(std::move(response_));
+  }
+
+  Edge* const edge_;
+  std::atomic<bool> answered_ = false;
+  Encoded<CompactionResponse> response_;
+  Done<Encoded<CompactionResponse>> done_;
+};
+
+}  // namespace
+
+void KvService::Range(const Call& call, RangeRequest request, Done<Encoded<RangeResponse>> done) {
+  absl::Status status =
+      edge_->Admit(call, request.serializable() ? OnLearner::kServed : OnLearner::kRefused);
+  if (status.ok()) status = CheckRange(request);
+  if (!status.ok()) return std::move(done)(std::move(status));
+  edge_->metrics().CountRange();
+  const Consistency consistency = ConsistencyOf(request.serializable());
+  const bool quick = ReadsOneCurrentKey(request);
+  Answer<RangeResponse>(
+      edge_, call, consistency, quick,
+      [edge = edge_, request = std::move(request)] {
+        return edge->machine().Range(request, edge->options().range_bytes_max);
+      },
+      std::move(done));
+}
+
+void KvService::Put(const Call& call, Received<PutRequest> request,
+                    Done<Encoded<PutResponse>> done) {
+  absl::Status status = edge_->Admit(call, OnLearner::kRefused);
+  if (status.ok()) status = edge_->CheckQuota(QuotaCost(request.message));
+  if (status.ok()) status = CheckPut(request.message);
+  if (status.ok()) {
+    status = CheckEntryBytes(request.bytes.size(), edge_->options().request_bytes_max);
+  }
+  if (!status.ok()) return std::move(done)(std::move(status));
+  edge_->metrics().CountPut(request.message.key().size() + request.message.value().size());
+  Propose(edge_, call, kvd::internal::PUT, std::move(request.bytes), std::move(done));
+}
+
+void KvService::DeleteRange(const Call& call, Received<DeleteRangeRequest> request,
+                            Done<Encoded<DeleteRangeResponse>> done) {
+  absl::Status status = edge_->Admit(call, OnLearner::kRefused);
+  if (status.ok()) status = CheckDeleteRange(request.message);
+  if (status.ok()) {
+    status = CheckEntryBytes(request.bytes.size(), edge_->options().request_bytes_max);
+  }
+  if (!status.ok()) return std::move(done)(std::move(status));
+  edge_->metrics().CountDelete();
+  Propose(edge_, call, kvd::internal::DELETE_RANGE, std::move(request.bytes), std::move(done));
+}
+
+void KvService::Txn(const Call& call, Received<TxnRequest> request,
+                    Done<Encoded<TxnResponse>> done) {
+  absl::Status status = edge_->Admit(call, OnLearner::kRefused);
+  if (status.ok()) status = edge_->CheckQuota(QuotaCost(request.message));
+  if (status.ok()) status = CheckTxn(request.message, edge_->options().txn_ops_max);
+  if (!status.ok()) return std::move(done)(std::move(status));
+  edge_->metrics().CountTxn();
+  CountOps(request.message);
+  if (OnlyReads(request.message)) {
+    return ReadTxn(call, std::move(request.message), std::move(done));
+  }
+  status = CheckEntryBytes(request.bytes.size(), edge_->options().request_bytes_max);
+  if (!status.ok()) return std::move(done)(std::move(status));
+  Propose(edge_, call, kvd::internal::TXN, std::move(request.bytes), std::move(done));
+}
+
+void KvService::ReadTxn(const Call& call, TxnRequest request, Done<Encoded<TxnResponse>> done) {
+  const Consistency consistency = ConsistencyOf(OnlySerializable(request));
+  const bool quick = IsQuick(request);
+  Answer<TxnResponse>(
+      edge_, call, consistency, quick,
+      [edge = edge_, request = std::move(request)] {
+        return edge->machine().ReadTxn(request, edge->options().range_bytes_max);
+      },
+      std::move(done));
+}
+
+void KvService::Compact(const Call& call, Received<CompactionRequest> request,
+                        Done<Encoded<CompactionResponse>> done) {
+  absl::Status status = edge_->Admit(call, OnLearner::kRefused);
+  if (!status.ok()) return std::move(done)(std::move(status));
+  if (request.message.physical()) {
+    done = [edge = edge_, revision = request.message.revision(),
+            done = std::move(done)](absl::StatusOr<Encoded<CompactionResponse>> response) mutable {
+      if (!response.ok()) return std::move(done)(std::move(response));
+      CompactionWait::Begin(edge, revision, *std::move(response), std::move(done));
+    };
+  }
+  Propose(edge_, call, kvd::internal::COMPACT, std::move(request.bytes), std::move(done));
+}
+
+void KvService::RangeStream(const Call& call, RangeRequest request,
+                            Writer<RangeStreamResponse>* writer) {
+  absl::Status status = edge_->Admit(call, OnLearner::kRefused);
+  if (status.ok()) status = CheckRangeStream(request);
+  if (!status.ok()) return writer->Finish(std::move(status));
+  edge_->metrics().CountRange();
+  PageStream::Begin(edge_, call, std::move(request), writer);
+}
+
+void KvService::CountOps(const TxnRequest& request) const {
+  for (const auto* ops : {&request.success(), &request.failure()}) {
+    for (const RequestOp& op : *ops) {
+      if (op.has_request_range()) edge_->metrics().CountRange();
+      if (op.has_request_delete_range()) edge_->metrics().CountDelete();
+      if (op.has_request_put()) {
+        edge_->metrics().CountPut(op.request_put().key().size() + op.request_put().value().size());
+      }
+      if (op.has_request_txn()) CountOps(op.request_txn());
+    }
+  }
+}
+
+}  // namespace kv::api

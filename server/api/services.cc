@@ -1,0 +1,314 @@
+#include "server/api/services.h"
+
+#include <google/protobuf/descriptor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <string_view>
+#include <utility>
+
+#include "proto/etcd/election.pb.h"
+#include "proto/etcd/lock.pb.h"
+#include "proto/etcd/rpc.pb.h"
+#include "proto/kvd/v1/kv.pb.h"
+#include "server/api/cluster_service.h"
+#include "server/api/edge.h"
+#include "server/api/errors.h"
+#include "server/api/grpc_server.h"
+#include "server/api/kv_service.h"
+#include "server/api/maintenance_service.h"
+#include "server/api/rpc_service.h"
+#include "server/kv/kv_machine.h"
+#include "storage/mutex.h"
+#include "storage/status.h"
+
+namespace kv::api {
+namespace {
+
+using namespace etcdserverpb;  // NOLINT(google-build-using-namespace): the rows below name them
+                               // all.
+
+// A leader is noticed, or missed, within this time by health checkers.
+constexpr absl::Duration kHealthEvery = absl::Milliseconds(100);
+// The disk, the size of the database and the membership are looked at this often.
+constexpr int kRefreshEvery = 10;  // Of the former.
+// Below the patience of a usual probe.
+constexpr absl::Duration kProbeRead = absl::Seconds(3);
+// A raft loop that ticks answers a read at its deadline at the latest.
+constexpr absl::Duration kProbeTick = absl::Milliseconds(100);
+constexpr Index kLagMax = 5000;
+
+constexpr std::string_view kWithV3 = "arrives with the complete v3 API";
+constexpr std::string_view kWithAuth = "arrives with users, roles and TLS";
+
+const google::protobuf::ServiceDescriptor* Find(const std::string& name) {
+  // A reference into each file keeps the linker from leaving it out.
+  static_cast<void>(RangeRequest::descriptor());
+  static_cast<void>(v3lockpb::LockRequest::descriptor());
+  static_cast<void>(v3electionpb::LeaderRequest::descriptor());
+  static_cast<void>(kvd::v1::PutRequest::descriptor());
+  return google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(name);
+}
+
+// Counts what was begun and has not ended.
+class Pending {
+ public:
+  void Begin() {
+    MutexLock lock(mutex_);
+    ++count_;
+  }
+  void End() {
+    MutexLock lock(mutex_);
+    if (--count_ == 0) none_.notify_all();
+  }
+  void AwaitNone() {
+    MutexLock lock(mutex_);
+    while (count_ > 0) mutex_.Await(none_);
+  }
+
+ private:
+  Mutex mutex_;
+  std::condition_variable none_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace
+
+class Services::Running {
+ public:
+  Running(Options options, Parts parts)
+      : parts_(parts),
+        readers_(parts.runtime->NewUnorderedLoop("read", options.read_threads)),
+        edge_(options, parts, readers_.get()),
+        loop_(parts.runtime->NewLoop("edge")) {}
+  ~Running() { Stop(absl::ZeroDuration()); }
+
+  absl::Status Start() {
+    AddKv();
+    AddMaintenance();
+    AddCluster();
+    Refuse("etcdserverpb.Watch", "Watch", kWithV3);
+    Refuse("etcdserverpb.Lease", "Lease", kWithV3);
+    Refuse("etcdserverpb.Auth", "Auth", kWithAuth);
+    Refuse("v3lockpb.Lock", "Lock", kWithV3);
+    Refuse("v3electionpb.Election", "Election", kWithV3);
+    Refuse("kvd.v1.KV", "kvd.v1.KV", kWithV3);
+    std::vector<RpcService*> services;
+    for (const auto& service : services_) services.push_back(service.get());
+    RETURN_IF_ERROR(server_.Start(edge_.options(), services));
+    started_ = true;
+    parts_.metrics->Watch([this] { return ReadGauges(); });
+    OpenProbes();
+    loop_->Post([this] { Beat(0); });
+    return absl::OkStatus();
+  }
+
+  void Drain() { draining_ = true; }
+
+  void Stop(absl::Duration grace) {
+    if (!started_) return;
+    started_ = false;
+    draining_ = true;
+    probes_->Close("the member is stopping");
+    edge_.BeginStop();
+    loop_.reset();  // Before the server that it tells of its health.
+    server_.Stop(grace);
+    asked_.AwaitNone();
+    readers_.reset();
+    parts_.metrics->Watch(nullptr);
+  }
+
+  std::shared_ptr<Probes> probes() const { return probes_; }
+  int port() const { return server_.port(); }
+
+ private:
+  RpcService* Add(const std::string& name) {
+    services_.push_back(std::make_unique<RpcService>(Find(name), parts_.runtime, parts_.metrics));
+    return services_.back().get();
+  }
+
+  void Refuse(const std::string& name, std::string_view what, std::string_view when) {
+    Add(name)->RefuseTheRest(fmt::format("{} {}", what, when));
+  }
+
+  void AddKv() {
+    RpcService* rpcs = Add("etcdserverpb.KV");
+    rpcs->AddUnary<RangeRequest, Encoded<RangeResponse>>(
+        "Range", [this](const Call& call, RangeRequest request, auto done) {
+          kv_.Range(call, std::move(request), std::move(done));
+        });
+    rpcs->AddUnary<Received<PutRequest>, Encoded<PutResponse>>(
+        "Put", [this](const Call& call, Received<PutRequest> request, auto done) {
+          kv_.Put(call, std::move(request), std::move(done));
+        });
+    rpcs->AddUnary<Received<DeleteRangeRequest>, Encoded<DeleteRangeResponse>>(
+        "DeleteRange", [this](const Call& call, Received<DeleteRangeRequest> request, auto done) {
+          kv_.DeleteRange(call, std::move(request), std::move(done));
+        });
+    rpcs->AddUnary<Received<TxnRequest>, Encoded<TxnResponse>>(
+        "Txn", [this](const Call& call, Received<TxnRequest> request, auto done) {
+          kv_.Txn(call, std::move(request), std::move(done));
+        });
+    rpcs->AddUnary<Received<CompactionRequest>, Encoded<CompactionResponse>>(
+        "Compact", [this](const Call& call, Received<CompactionRequest> request, auto done) {
+          kv_.Compact(call, std::move(request), std::move(done));
+        });
+    rpcs->AddServerStream<RangeRequest, RangeStreamResponse>(
+        "RangeStream", [this](const Call& call, RangeRequest request, auto* writer) {
+          kv_.RangeStream(call, std::move(request), writer);
+        });
+  }
+
+  void AddMaintenance() {
+    RpcService* rpcs = Add("etcdserverpb.Maintenance");
+    rpcs->AddUnary<StatusRequest, StatusResponse>(
+        "Status", [this](const Call& call, StatusRequest request, auto done) {
+          maintenance_.Status(call, std::move(request), std::move(done));
+        });
+    rpcs->AddUnary<AlarmRequest, AlarmResponse>(
+        "Alarm", [this](const Call& call, AlarmRequest request, auto done) {
+          maintenance_.Alarm(call, std::move(request), std::move(done));
+        });
+    rpcs->AddUnary<HashKVRequest, HashKVResponse>(
+        "HashKV", [this](const Call& call, HashKVRequest request, auto done) {
+          maintenance_.HashKv(call, std::move(request), std::move(done));
+        });
+    rpcs->RefuseTheRest(fmt::format("this method of Maintenance {}", kWithV3));
+  }
+
+  void AddCluster() {
+    RpcService* rpcs = Add("etcdserverpb.Cluster");
+    rpcs->AddUnary<MemberListRequest, MemberListResponse>(
+        "MemberList", [this](const Call& call, MemberListRequest request, auto done) {
+          cluster_.MemberList(call, std::move(request), std::move(done));
+        });
+    rpcs->RefuseTheRest(fmt::format("changing members {}", kWithV3));
+  }
+
+  // On the edge loop: tells health checkers when a leader comes or goes.
+  void Beat(int count) {
+    if (count % kRefreshEvery == 0) edge_.Refresh();
+    const bool serving = !draining_ && parts_.replica->leader() != 0;
+    if (serving != serving_) server_.SetServing(serving);
+    serving_ = serving;
+    loop_->PostAfter(kHealthEvery, [this, count] { Beat(count + 1); });
+  }
+
+  Gauges ReadGauges() const {
+    const Head head = parts_.machine->head();
+    const uint64_t bytes = parts_.machine->SizeOnDisk() + parts_.machine->UnflushedBytes();
+    return {.replica = parts_.replica->Status(),
+            .member_id = parts_.replica->id(),
+            .learner = edge_.learner(),
+            .db_bytes = bytes,
+            .db_bytes_in_use = bytes,
+            .quota_bytes = edge_.options().quota_bytes,
+            .revision = head.revision,
+            .compact_revision = head.compacted};
+  }
+
+  void OpenProbes() {
+    Probes::Set set;
+    const auto add = [this, &set](ProbeKind kind, std::string name, auto ask) {
+      const auto counted = [this, ask = std::move(ask)](Probe::Done done) {
+        asked_.Begin();
+        ask([this, done = std::move(done)](absl::Status status) mutable {
+          std::move(done)(std::move(status));
+          asked_.End();
+        });
+      };
+      set.push_back({kind, {.name = std::move(name), .ask = counted}});
+    };
+    const auto local_read = [this](Probe::Done done) { ReadLocally(std::move(done)); };
+    const auto shared_read = [this](Probe::Done done) { ReadLinearizably(std::move(done)); };
+    add(ProbeKind::kLive, "serializable_read", local_read);
+    add(ProbeKind::kLive, "raft_loop", [this](Probe::Done done) {
+      // Any answer, a refusal too, says that the loop is alive.
+      parts_.replica->Read(kProbeTick, [done = std::move(done)](ReadResult) mutable {
+        std::move(done)(absl::OkStatus());
+      });
+    });
+    add(ProbeKind::kReady, "serializable_read", local_read);
+    add(ProbeKind::kReady, "linearizable_read", shared_read);
+    add(ProbeKind::kReady, "non_learner", [this](Probe::Done done) {
+      std::move(done)(edge_.learner() ? ToStatus(Error::kNotSupportedForLearner)
+                                      : absl::OkStatus());
+    });
+    add(ProbeKind::kReady, "applied", [this](Probe::Done done) {
+      const ReplicaStatus status = parts_.replica->Status();
+      const Index lag = status.commit - std::min(status.commit, status.applied.index);
+      std::move(done)(lag <= kLagMax
+                          ? absl::OkStatus()
+                          : MakeStatus(absl::StatusCode::kUnavailable,
+                                       "{} committed entries are not applied yet; ready below {}",
+                                       lag, kLagMax));
+    });
+    add(ProbeKind::kReady, "not_draining", [this](Probe::Done done) {
+      std::move(done)(
+          draining_ ? MakeStatus(absl::StatusCode::kUnavailable, "the member is about to stop")
+                    : absl::OkStatus());
+    });
+    add(ProbeKind::kHealth, "health", [this, shared_read](Probe::Done done) {
+      if (parts_.replica->leader() == 0) {
+        std::move(done)(MakeStatus(absl::StatusCode::kUnavailable, "RAFT NO LEADER"));
+        return;
+      }
+      shared_read([done = std::move(done)](absl::Status status) mutable {
+        std::move(done)(status.ok() ? status
+                                    : MakeStatus(status.code(), "RANGE ERROR:{}", Message(status)));
+      });
+    });
+    add(ProbeKind::kHealthSerializable, "health", local_read);
+    probes_->Open(std::move(set));
+  }
+
+  absl::Status ReadOneKey() const {
+    RangeRequest request;
+    request.set_key("a");  // Any; it need not be there.
+    request.set_keys_only(true);
+    return parts_.machine->Range(request).status();
+  }
+
+  void ReadLocally(Probe::Done done) {
+    auto shared = std::make_shared<Probe::Done>(std::move(done));
+    absl::Status status = edge_.ReadLater([this, shared] { std::move (*shared)(ReadOneKey()); });
+    if (!status.ok()) std::move (*shared)(std::move(status));
+  }
+
+  void ReadLinearizably(Probe::Done done) {
+    parts_.replica->Read(kProbeRead, [this, done = std::move(done)](ReadResult result) mutable {
+      if (result.error != ReplicaError::kNone) {
+        std::move(done)(ToStatus(result.error));
+      } else {
+        ReadLocally(std::move(done));
+      }
+    });
+  }
+
+  const Parts parts_;
+  const std::shared_ptr<Probes> probes_ = std::make_shared<Probes>();
+  std::unique_ptr<Loop> readers_;
+  Edge edge_;
+  KvService kv_{&edge_};
+  MaintenanceService maintenance_{&edge_};
+  ClusterService cluster_{&edge_};
+  std::vector<std::unique_ptr<RpcService>> services_;
+  GrpcServer server_;
+  Pending asked_;  // Probes.
+  bool started_ = false;
+  std::atomic<bool> draining_ = false;
+  bool serving_ = false;  // The edge loop's.
+  std::unique_ptr<Loop> loop_;
+};
+
+Services::Services(Options options, Parts parts)
+    : running_(std::make_unique<Running>(std::move(options), parts)) {}
+Services::~Services() = default;
+absl::Status Services::Start() { return running_->Start(); }
+void Services::Drain() { running_->Drain(); }
+void Services::Stop(absl::Duration grace) { running_->Stop(grace); }
+std::shared_ptr<Probes> Services::probes() const { return running_->probes(); }
+int Services::port() const { return running_->port(); }
+
+}  // namespace kv::api

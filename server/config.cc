@@ -1,0 +1,210 @@
+#include "server/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "server/api/version.h"
+#include "server/config_flags.h"
+#include "server/config_sources.h"
+#include "storage/status.h"
+
+namespace kv {
+namespace {
+
+constexpr uint64_t kDefaultMemoryBytes = uint64_t{176} << 20;
+
+absl::Status Wrong(std::string_view sentence) {
+  return MakeStatus(absl::StatusCode::kInvalidArgument, "{}", sentence);
+}
+
+bool IsWildcard(const Url& url) { return url.host == "0.0.0.0" || url.host == "::"; }
+
+absl::Status Apply(const Flag& flag, const Given& given, Config& config) {
+  const auto refuse = [&given](std::string_view why) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, "{}=\"{}\": {}", given.origin,
+                      given.value, why);
+  };
+  bool off = false;
+  if (flag.kind == FlagKind::kSwitch) {
+    const absl::StatusOr<bool> on = ReadBool(given.value);
+    if (!on.ok()) return refuse(Message(on.status()));
+    off = !*on;
+  } else {
+    off = given.value.empty();
+  }
+  switch (flag.stance) {
+    case FlagStance::kUsed: {
+      const absl::Status status = flag.apply(given.value, config);
+      if (status.ok()) return status;
+      return refuse(fmt::format("{}; correct it, or leave it out for the default ({})",
+                                Message(status), flag.fallback));
+    }
+    case FlagStance::kIgnored:
+      config.warnings.push_back(fmt::format("{} is accepted: {}", given.origin, flag.help));
+      return absl::OkStatus();
+    case FlagStance::kTls:
+      if (off) return absl::OkStatus();
+      return refuse("TLS arrives with a later release; use http:// URLs and leave this out");
+    case FlagStance::kRefused:
+      if (off) return absl::OkStatus();
+      return refuse(fmt::format("not supported; leave it out: {}", flag.help));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeriveUrls(std::string_view advertise_flag, std::string_view listen_flag,
+                        const std::vector<Url>& listen, std::vector<Url>& advertise) {
+  if (!advertise.empty()) return absl::OkStatus();
+  for (const Url& url : listen) {
+    if (IsWildcard(url)) {
+      return MakeStatus(absl::StatusCode::kInvalidArgument,
+                        "{} is needed: {}={} is every address of this machine, and others must be "
+                        "told one of them",
+                        advertise_flag, listen_flag, url.Text());
+    }
+  }
+  advertise = listen;
+  return absl::OkStatus();
+}
+
+absl::Status FillDefaults(Config& config) {
+  if (config.data_dir.empty()) config.data_dir = config.name + ".kvd";
+  if (config.listen_client_urls.empty()) config.listen_client_urls = {{"localhost", 2379}};
+  if (config.listen_peer_urls.empty()) config.listen_peer_urls = {{"localhost", 2380}};
+  RETURN_IF_ERROR(DeriveUrls("--advertise-client-urls", "--listen-client-urls",
+                             config.listen_client_urls, config.advertise_client_urls));
+  RETURN_IF_ERROR(DeriveUrls("--initial-advertise-peer-urls", "--listen-peer-urls",
+                             config.listen_peer_urls, config.initial_advertise_peer_urls));
+  if (config.initial_cluster.empty()) {
+    std::vector<Url> urls = config.initial_advertise_peer_urls;
+    std::ranges::sort(urls);
+    config.initial_cluster = {{.name = config.name, .peer_urls = std::move(urls)}};
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+MemoryShares Config::Memory() const {
+  const MemoryShares standard;
+  const auto share = [this](uint64_t bytes) {
+    // The memory setting is below 2^40 and a share below 2^26: the product fits in 128 bits only,
+    // so divide first, in units of 4 KiB.
+    return (bytes >> 12) * memory_bytes / (kDefaultMemoryBytes >> 12);
+  };
+  return {.log_bytes = share(standard.log_bytes),
+          .flush_log_bytes = share(standard.log_bytes) / 2,
+          .memtable_bytes = share(standard.memtable_bytes),
+          .block_cache_bytes = share(standard.block_cache_bytes),
+          .record_cache_bytes = share(standard.record_cache_bytes)};
+}
+
+int Config::ElectionTicks() const {
+  return static_cast<int>(election_timeout / heartbeat_interval);
+}
+
+absl::Status Validate(const Config& config) {
+  const auto wrong = [](const std::string& sentence) { return Wrong(sentence); };
+  if (config.election_timeout < 5 * config.heartbeat_interval) {
+    return wrong(fmt::format(
+        "--election-timeout={} must be at least 5 times --heartbeat-interval={}; raise the first "
+        "to {} or more, or lower the second",
+        absl::ToInt64Milliseconds(config.election_timeout),
+        absl::ToInt64Milliseconds(config.heartbeat_interval),
+        5 * absl::ToInt64Milliseconds(config.heartbeat_interval)));
+  }
+  std::map<Url, std::string_view> bound;
+  for (const auto& [flag, urls] : {std::pair<std::string_view, const std::vector<Url>*>{
+                                       "--listen-client-urls", &config.listen_client_urls},
+                                   {"--listen-peer-urls", &config.listen_peer_urls},
+                                   {"--listen-metrics-urls", &config.listen_metrics_urls}}) {
+    for (const Url& url : *urls) {
+      if (const auto [other, added] = bound.emplace(url, flag); !added) {
+        return wrong(fmt::format("{} and {} both listen to {}; give each its own port",
+                                 other->second, flag, url.Text()));
+      }
+    }
+  }
+  const auto self = std::ranges::find(config.initial_cluster, config.name, &ListedMember::name);
+  if (self == config.initial_cluster.end()) {
+    std::vector<std::string_view> names;
+    for (const ListedMember& listed : config.initial_cluster) names.push_back(listed.name);
+    return wrong(
+        fmt::format("--name={} is not in --initial-cluster, which lists {}; correct one of them",
+                    config.name, fmt::join(names, ", ")));
+  }
+  std::vector<Url> advertised = config.initial_advertise_peer_urls;
+  std::ranges::sort(advertised);
+  if (advertised != self->peer_urls) {
+    const auto text = [](const std::vector<Url>& urls) {
+      std::vector<std::string> texts;
+      for (const Url& url : urls) texts.push_back(url.Text());
+      return fmt::format("{}", fmt::join(texts, ","));
+    };
+    return wrong(fmt::format(
+        "--initial-cluster gives {} the URLs {}, but --initial-advertise-peer-urls={}; make them "
+        "the same",
+        config.name, text(self->peer_urls), text(advertised)));
+  }
+  const uint64_t log_bytes = config.Memory().log_bytes;
+  if (log_bytes < 4 * config.max_request_bytes) {
+    return wrong(fmt::format(
+        "--max-request-bytes={} is too large for --memory-bytes={}: its share for the log is {}, "
+        "which must hold 4 requests; raise the second or lower the first",
+        config.max_request_bytes, config.memory_bytes, log_bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources) {
+  ASSIGN_OR_RETURN(const Arguments arguments, ReadArguments(sources.arguments));
+  CommandLine line;
+  if (arguments.help) {
+    line.print = FlagsHelp();
+    return line;
+  }
+  if (arguments.version) {
+    line.print =
+        fmt::format("kvd version {}\nAPI version {}\n", api::kKvdVersion, api::kApiVersion);
+    return line;
+  }
+  const EnvironmentSettings environment = ReadEnvironment(sources.environment);
+  const std::optional<Given>& config_file =
+      arguments.config_file ? arguments.config_file : environment.config_file;
+  Settings file;
+  if (config_file) {
+    const absl::StatusOr<std::string> text = sources.read_file(config_file->value);
+    if (!text.ok()) {
+      return MakeStatus(absl::StatusCode::kInvalidArgument, "{}=\"{}\": cannot be read: {}",
+                        config_file->origin, config_file->value, Message(text.status()));
+    }
+    ASSIGN_OR_RETURN(file, ReadConfigFile(config_file->value, *text));
+  }
+
+  Config& config = line.config;
+  for (const Flag& flag : Flags()) {
+    for (const Settings* settings : std::initializer_list<const Settings*>{
+             &arguments.settings, &environment.settings, &file}) {
+      const auto at = settings->find(flag.name);
+      if (at == settings->end()) continue;
+      RETURN_IF_ERROR(Apply(flag, at->second, config));
+      break;
+    }
+  }
+  if (!environment.unknown.empty()) {
+    config.debug_notes.push_back(fmt::format("variables that mean nothing here are ignored: {}",
+                                             fmt::join(environment.unknown, ", ")));
+  }
+  if (config.quota_backend_bytes > 0) {
+    config.warnings.push_back(
+        "--quota-backend-bytes is shown in Status and not enforced yet; that arrives with alarms");
+  }
+  RETURN_IF_ERROR(FillDefaults(config));
+  RETURN_IF_ERROR(Validate(config));
+  return line;
+}
+
+}  // namespace kv

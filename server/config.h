@@ -1,0 +1,110 @@
+// What a member is told from outside: flags, environment, a YAML file.
+//
+// Loading is pure: it reads its arguments and, through the given function, one file; it touches no
+// disk and no global. Precedence is flag > environment (KVD_<FLAG>) > file > default. Every error
+// is one sentence that names the setting as the user wrote it, the value, what is allowed and the
+// next step. The names are etcd's where the meaning is etcd's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace kv {
+
+// http://host:port. `host` carries no brackets, also when it is an IPv6 address.
+struct Url {
+  std::string host;
+  uint16_t port = 0;
+
+  std::string Text() const;      // http://host:port
+  std::string HostPort() const;  // host:port, IPv6 in brackets
+  friend auto operator<=>(const Url&, const Url&) = default;
+};
+absl::StatusOr<Url> ParseUrl(std::string_view text);
+
+struct ListedMember {
+  std::string name;
+  std::vector<Url> peer_urls;  // Sorted.
+  friend bool operator==(const ListedMember&, const ListedMember&) = default;
+};
+
+// How the one memory setting is shared out (decision 13; the defaults are its figures).
+struct MemoryShares {
+  uint64_t log_bytes = uint64_t{32} << 20;        // The retained log.
+  uint64_t flush_log_bytes = uint64_t{16} << 20;  // Log not yet in the machine's files.
+  uint64_t memtable_bytes = uint64_t{32} << 20;   // Each of two.
+  uint64_t block_cache_bytes = uint64_t{48} << 20;
+  uint64_t record_cache_bytes = uint64_t{32} << 20;
+};
+
+enum class LogLevel { kDebug, kInfo, kWarn, kError };
+enum class LogOutput { kStderr, kStdout };
+
+struct Config {
+  // Member.
+  std::string name = "default";
+  std::string data_dir;  // Default: <name>.kvd
+  std::vector<Url> listen_client_urls;
+  std::vector<Url> advertise_client_urls;
+  std::vector<Url> listen_peer_urls;
+  std::vector<Url> initial_advertise_peer_urls;
+  std::vector<Url> listen_metrics_urls;  // The admin port; off when empty.
+
+  // Cluster.
+  std::vector<ListedMember> initial_cluster;  // Sorted by name.
+  std::string initial_cluster_token = "kvd-cluster";
+  bool initial_cluster_exists = false;  // --initial-cluster-state=existing
+
+  // Raft.
+  absl::Duration heartbeat_interval = absl::Milliseconds(100);
+  absl::Duration election_timeout = absl::Milliseconds(1000);
+
+  // Limits.
+  int64_t quota_backend_bytes = 0;  // 0 and less: none.
+  uint64_t max_request_bytes = 1536 << 10;
+  uint64_t max_txn_ops = 128;
+  uint32_t max_concurrent_streams = UINT32_MAX;  // A connection.
+  absl::Duration grpc_keepalive_min_time = absl::Seconds(5);
+  absl::Duration grpc_keepalive_interval = absl::Hours(2);
+  absl::Duration grpc_keepalive_timeout = absl::Seconds(20);
+  uint64_t memory_bytes = uint64_t{176} << 20;
+
+  // Logging.
+  LogLevel log_level = LogLevel::kInfo;
+  LogOutput log_output = LogOutput::kStderr;
+
+  // Said once the log is set up: flags that are accepted and mean nothing here (or not yet), and
+  // variables of ours that nobody knows.
+  std::vector<std::string> warnings;
+  std::vector<std::string> debug_notes;
+
+  MemoryShares Memory() const;
+  int ElectionTicks() const;
+};
+
+// Where settings come from. `read_file` is asked once, for --config-file.
+struct ConfigSources {
+  std::vector<std::string> arguments;  // Without the program's name.
+  std::map<std::string, std::string, std::less<>> environment;
+  std::function<absl::StatusOr<std::string>(const std::string& path)> read_file;
+};
+
+struct CommandLine {
+  std::optional<std::string> print;  // --help or --version: print this and exit 0.
+  Config config;
+};
+
+absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources);
+
+// The rules that hold between settings (LoadConfig applies them). An error as LoadConfig's.
+absl::Status Validate(const Config& config);
+
+}  // namespace kv

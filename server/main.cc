@@ -1,0 +1,116 @@
+// kvd: flags, environment and file → Server → wait for a signal.
+//
+// Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot start or go on, 2 for wrong settings
+// (nothing on the disk was touched then).
+#include <poll.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "server/config.h"
+#include "server/server.h"
+#include "storage/status.h"
+
+namespace {
+
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in) return kv::MakeStatus(absl::StatusCode::kNotFound, "no such readable file");
+  return text;
+}
+
+kv::ConfigSources Sources(int argc, char** argv) {
+  kv::ConfigSources sources;
+  sources.arguments.assign(argv + 1, argv + argc);
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    const size_t equals = text.find('=');
+    if (equals != std::string::npos) {
+      sources.environment[text.substr(0, equals)] = text.substr(equals + 1);
+    }
+  }
+  sources.read_file = ReadWholeFile;
+  return sources;
+}
+
+// Blocked in every thread: they arrive through the descriptor, on the main thread.
+int OpenSignals() {
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+// What other threads tell the main one, as bits of an eventfd.
+constexpr uint64_t kEnded = 1;    // Cannot go on.
+constexpr uint64_t kStopped = 2;  // Server::Stop is done.
+
+int Run(kv::Config config) {
+  const int signals = OpenSignals();
+  const int events = eventfd(0, EFD_CLOEXEC);
+  if (signals < 0 || events < 0) {
+    std::perror("kvd: cannot wait for signals");
+    return 1;
+  }
+  const auto tell = [events](uint64_t event) {
+    return [events, event] { (void)!write(events, &event, sizeof event); };
+  };
+  kv::Server server(std::move(config), tell(kEnded));
+  if (const absl::Status status = server.Start(); !status.ok()) {
+    spdlog::critical("cannot start: {}", kv::Message(status));
+    return 1;
+  }
+  int exit_status = 0;
+  bool stopping = false;
+  while (true) {
+    std::array<pollfd, 2> ready = {{{signals, POLLIN, 0}, {events, POLLIN, 0}}};
+    if (poll(ready.data(), ready.size(), -1) < 0) continue;
+    if (ready[0].revents != 0) {
+      signalfd_siginfo info{};
+      (void)!read(signals, &info, sizeof info);
+      if (stopping) {
+        spdlog::warn("second signal: ending at once; what was acknowledged is durable");
+        std::_Exit(exit_status);
+      }
+      spdlog::info("stopping: signal={}", info.ssi_signo);
+    }
+    uint64_t told = 0;
+    if (ready[1].revents != 0) (void)!read(events, &told, sizeof told);
+    if ((told & kEnded) != 0) exit_status = 1;
+    if ((told & kStopped) != 0) return exit_status;
+    if (!stopping) {
+      stopping = true;
+      server.Stop(tell(kStopped));
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::StatusOr<kv::CommandLine> line = kv::LoadConfig(Sources(argc, argv));
+  if (!line.ok()) {
+    std::fprintf(stderr, "kvd: %s\n", std::string(kv::Message(line.status())).c_str());
+    return 2;
+  }
+  if (line->print) {
+    std::fputs(line->print->c_str(), stdout);
+    return 0;
+  }
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);  // What matters of it, we log ourselves.
+  return Run(std::move(line->config));
+}

@@ -1,0 +1,446 @@
+#include "server/node.h"
+
+#include <fmt/format.h>
+#include <rocksdb/env.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "proto/internal/command.pb.h"
+#include "server/cluster/hello.h"
+#include "server/replica/forward.h"
+#include "server/replica/recovery.h"
+#include "storage/files.h"
+#include "storage/status.h"
+
+namespace kv {
+namespace {
+
+constexpr int kWorkThreads = 2;
+constexpr absl::Duration kLockRetry = absl::Seconds(1);
+constexpr absl::Duration kLockReport = absl::Seconds(10);
+constexpr absl::Duration kWatch = absl::Seconds(1);
+constexpr absl::Duration kPublishDeadline = absl::Seconds(5);
+// The log's database holds little: what is written there is read at starts only.
+constexpr size_t kLogMemtableBytes = size_t{16} << 20;
+constexpr size_t kLogBlockCacheBytes = size_t{1} << 20;
+// A founded member begins here, on every founder alike (raft::Found).
+constexpr Position kFoundingPosition{.index = 1, .term = 1};
+
+std::string RaiseClusterVersion(uint32_t version) {
+  kvd::internal::ClusterVersion body;
+  body.set_version(version);
+  kvd::internal::Command command;
+  command.set_kind(kvd::internal::CLUSTER_VERSION);
+  command.set_min_version(1);
+  command.set_body(body.SerializeAsString());
+  return command.SerializeAsString();
+}
+
+absl::Status Refuse(std::string_view sentence) {
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, "{}", sentence);
+}
+
+// The directory and those above it that are missing.
+absl::Status CreateDirectories(rocksdb::Env* env, const std::string& path) {
+  ASSIGN_OR_RETURN(const bool exists, FileExists(env, path));
+  if (exists) return absl::OkStatus();
+  const std::string parent = ParentDirectory(path);
+  if (parent != path && parent != ".") RETURN_IF_ERROR(CreateDirectories(env, parent));
+  return CreateDirectory(env, path);
+}
+
+}  // namespace
+
+Node::Node(Runtime& runtime, Network& network, rocksdb::Env* env, NodeConfig config)
+    : runtime_(runtime),
+      network_(network),
+      env_(env),
+      config_(std::move(config)),
+      door_(std::make_shared<Door>()),
+      loop_(runtime.NewLoop("node")) {
+  door_->Open(loop_.get());
+}
+
+Node::~Node() {
+  if (driver_) driver_->Close();
+  door_->Close();
+  loop_.reset();
+  driver_.reset();
+  replica_.reset();
+  machine_.reset();
+  if (lock_ != nullptr) env_->UnlockFile(lock_);
+}
+
+std::string Node::Path(std::string_view name) const {
+  return fmt::format("{}/{}", config_.data_dir, name);
+}
+
+void Node::Start(absl::AnyInvocable<void(absl::Status) &&> started) {
+  loop_->Post([this, started = std::move(started)]() mutable {
+    loop_->AssertCurrent();
+    started_ = std::move(started);
+    if (absl::Status status = CreateDirectories(env_, config_.data_dir); !status.ok()) {
+      Answer(std::move(status));
+      return;
+    }
+    TakeLock();
+  });
+}
+
+void Node::Answer(absl::Status status) {
+  if (started_ == nullptr) return;
+  auto started = std::move(started_);
+  started_ = nullptr;
+  std::move(started)(std::move(status));
+}
+
+void Node::TakeLock() {
+  if (stopping_) return;
+  const std::string path = Path("LOCK");
+  const rocksdb::Status locked = env_->LockFile(path, &lock_);
+  if (locked.ok()) {
+    absl::Status status = ReadWhoThisIs();
+    if (status.ok() && config_.disk_taken) status = config_.disk_taken();
+    if (!status.ok()) {
+      Answer(std::move(status));
+    } else {
+      JoinOrFound();
+    }
+    return;
+  }
+  lock_ = nullptr;
+  // RocksDB opens the file first; only what comes after says that somebody holds it.
+  if (locked.ToString().find("open a file for lock") != std::string::npos) {
+    Answer(FromRocks(locked, fmt::format("cannot lock {}; check the directory's owner and "
+                                         "permissions",
+                                         path)));
+    return;
+  }
+  const absl::Duration now = runtime_.Uptime();
+  if (!lock_reported_ || now - *lock_reported_ >= kLockReport) {
+    lock_reported_ = now;
+    Log(LineLevel::kWarn, fmt::format("another process uses the data directory; waiting until it "
+                                      "ends: data-dir={}",
+                                      config_.data_dir));
+  }
+  loop_->PostAfter(kLockRetry, [this] {
+    loop_->AssertCurrent();
+    TakeLock();
+  });
+}
+
+absl::Status Node::ReadWhoThisIs() {
+  const std::string path = Path("identity");
+  ASSIGN_OR_RETURN(std::optional<cluster::Identity> identity, cluster::ReadIdentity(env_, path));
+  ASSIGN_OR_RETURN(const bool has_member, FileExists(env_, Path("member")));
+  if (!identity && has_member) {
+    return Refuse(fmt::format(
+        "{} is missing beside {}: this disk holds a member's data, but not who it is; restore the "
+        "file, or replace the member: \"kvctl member remove\" and \"kvctl member add\" on a live "
+        "member, and start with an empty data directory",
+        path, Path("member")));
+  }
+  if (!identity) {
+    identity.emplace();
+    const uint64_t high = runtime_.Random();
+    const uint64_t low = runtime_.Random();
+    identity->node_uuid = cluster::MakeNodeUuid(high, low);
+  }
+  identity_ = *std::move(identity);
+  switch (identity_.state) {
+    case cluster::State::kRemoved:
+      return Refuse(
+          fmt::format("this member was removed from its cluster and cannot come back: member={:x} "
+                      "cluster={:x}; empty {} and add it as a new one with \"kvctl member add {}\"",
+                      identity_.member_id, identity_.cluster_id, config_.data_dir, config_.name));
+    case cluster::State::kBlank:
+    case cluster::State::kPromised:
+      if (has_member) {
+        return Refuse(
+            fmt::format("{} says that this disk is {}, but {} exists; one of them is "
+                        "from another disk: restore the right one, or start with an "
+                        "empty data directory",
+                        path, ToString(identity_.state), Path("member")));
+      }
+      if (config_.initial_cluster_exists) {
+        return Refuse(fmt::format(
+            "--initial-cluster-state=existing on the blank disk {}: joining a running cluster "
+            "arrives with the member commands of the complete API; until then found a new cluster "
+            "with --initial-cluster-state=new",
+            config_.data_dir));
+      }
+      break;
+    case cluster::State::kMember:
+      RETURN_IF_ERROR(CheckMember());
+      break;
+  }
+  ++identity_.boot_epoch;
+  return cluster::WriteIdentity(env_, path, identity_);
+}
+
+absl::Status Node::CheckMember() const {
+  const bool listed = std::ranges::find(config_.initial_cluster, identity_.name,
+                                        &cluster::Listed::name) != config_.initial_cluster.end();
+  if (identity_.name != config_.name && listed) {
+    return Refuse(
+        fmt::format("{} holds the data of member \"{}\", which --initial-cluster lists beside this "
+                    "one, \"{}\"; "
+                    "correct --data-dir or --name",
+                    config_.data_dir, identity_.name, config_.name));
+  }
+  return absl::OkStatus();
+}
+
+void Node::JoinOrFound() {
+  cluster::FoundingDriver::Parts parts{
+      .runtime = &runtime_,
+      .network = &network_,
+      .loop = loop_.get(),
+      .env = env_,
+      .identity_path = Path("identity"),
+      .log = [this](std::string_view line) { Log(LineLevel::kInfo, line); },
+      .leader = [this] { return replica_ ? replica_->leader() : MemberId{0}; }};
+  cluster::FoundingOptions options{.name = config_.name,
+                                   .list = config_.initial_cluster,
+                                   .client_urls = config_.client_urls,
+                                   .token_hash = cluster::HashToken(config_.initial_cluster_token),
+                                   .config_hash = cluster::HashConfiguration(
+                                       config_.initial_cluster_token, config_.initial_cluster),
+                                   .version = config_.version};
+  driver_ =
+      std::make_unique<cluster::FoundingDriver>(std::move(parts), std::move(options), identity_);
+  driver_->Start([this](absl::Status founded) {
+    loop_->AssertCurrent();
+    if (stopping_) return;
+    identity_ = driver_->identity();
+    if (founded.ok()) founded = OpenMember();
+    Answer(std::move(founded));
+  });
+}
+
+absl::StatusOr<std::unique_ptr<LogStore>> Node::OpenLog(bool create) {
+  DatabaseOptions options{
+      .write_ahead_log = true,
+      .memtable_bytes = kLogMemtableBytes,
+      .block_cache_bytes = kLogBlockCacheBytes,
+      .create_if_missing = create,
+      .on_background_error = [this](const absl::Status& status) {
+        config_.fatal(fmt::format("the log cannot be written: {}", Message(status)));
+      }};
+  const std::string path = Path("member/log");
+  ASSIGN_OR_RETURN(std::unique_ptr<Database> database,
+                   config_.open_database ? config_.open_database(path, options)
+                                         : OpenRocksDatabase(env_, path, options));
+  return std::make_unique<LogStore>(std::move(database));
+}
+
+KvMachineOptions Node::MachineOptions() {
+  return {.env = env_,
+          .data_dir = Path("member"),
+          .memtable_bytes = config_.memtable_bytes,
+          .block_cache_bytes = config_.block_cache_bytes,
+          .record_cache_bytes = config_.record_cache_bytes,
+          .work = [this](absl::AnyInvocable<void()&&> task) { work_loop_->Post(std::move(task)); },
+          .on_background_error =
+              [this](const absl::Status& status) {
+                config_.fatal(fmt::format("the state cannot be written: {}", Message(status)));
+              },
+          .open_database = config_.open_database};
+}
+
+raft::Members Node::FoundingMembers() const {
+  raft::Members members;
+  for (const cluster::Founder& founder : identity_.record->founders) {
+    members.voters.push_back(founder.member_id);
+    members.records[founder.member_id] = Encode(MemberRecord{.name = founder.name,
+                                                             .peer_urls = founder.peer_urls,
+                                                             .client_urls = founder.client_urls,
+                                                             .node_uuid = founder.node_uuid});
+  }
+  std::ranges::sort(members.voters);
+  return members;
+}
+
+// Until data_laid is on the disk this member has said nothing, so what a crash left is made anew;
+// afterwards a missing log or state is lost data and refused.
+absl::Status Node::LayDown() {
+  const std::string path = Path("member");
+  RETURN_IF_ERROR(RemoveDirectory(env_, path));
+  RETURN_IF_ERROR(CreateDirectory(env_, path));
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<LogStore> log, OpenLog(/*create=*/true));
+    ASSIGN_OR_RETURN(const LogStore::Contents contents, log->Load());
+    RETURN_IF_ERROR(
+        Floor::Open(env_, Path("member/log/FLOOR"),
+                    {.cluster_id = identity_.cluster_id, .member_id = identity_.member_id},
+                    contents)
+            .status());
+    LogUpdate begin;
+    begin.hard_state = HardState{.term = kFoundingPosition.term, .vote = 0};
+    begin.reset = kFoundingPosition;
+    RETURN_IF_ERROR(log->Commit({&begin, 1}));
+  }
+  RETURN_IF_ERROR(KvMachine::Found(MachineOptions(), kFoundingPosition, FoundingMembers()));
+  identity_.data_laid = true;
+  return cluster::WriteIdentity(env_, Path("identity"), identity_);
+}
+
+absl::Status Node::OpenMember() {
+  if (!work_loop_) work_loop_ = runtime_.NewUnorderedLoop("machine-work", kWorkThreads);
+  if (!identity_.data_laid) {
+    RETURN_IF_ERROR(LayDown());
+  } else {
+    for (const std::string_view part : {"member/log", "member/STATE"}) {
+      ASSIGN_OR_RETURN(const bool exists, FileExists(env_, Path(part)));
+      if (exists) continue;
+      return Refuse(fmt::format(
+          "{} is missing: the data of member {:x} is lost, and a member that forgot must not vote; "
+          "\"kvctl member remove {:x}\" and \"kvctl member add {}\" on a live member, and start "
+          "with "
+          "an empty data directory",
+          Path(part), identity_.member_id, identity_.member_id, config_.name));
+    }
+  }
+  const absl::Duration begun = runtime_.Uptime();
+  ASSIGN_OR_RETURN(std::unique_ptr<LogStore> log, OpenLog(/*create=*/false));
+  ASSIGN_OR_RETURN(LogStore::Contents contents, log->Load());
+  const Position last = contents.last();
+  ASSIGN_OR_RETURN(std::unique_ptr<Floor> floor, Floor::Open(env_, Path("member/log/FLOOR"),
+                                                             {.cluster_id = identity_.cluster_id,
+                                                              .member_id = identity_.member_id},
+                                                             contents));
+  ASSIGN_OR_RETURN(machine_, KvMachine::Open(MachineOptions()));
+  const raft::Members members = machine_->members();
+  if (!members.IsMember(identity_.member_id) && !members.IsRemoved(identity_.member_id)) {
+    return Refuse(
+        fmt::format("{} holds the state of a cluster that does not know member {:x}; it "
+                    "is from another disk: restore the right one, or replace the member",
+                    Path("member"), identity_.member_id));
+  }
+  ASSIGN_OR_RETURN(raft::Found found, Recover(std::move(contents), *log, *floor, *machine_));
+  Log(LineLevel::kInfo, fmt::format("log and state are open: log={} term={} state={} took={}ms",
+                                    last.index, found.hard_state.term, found.applied,
+                                    absl::ToInt64Milliseconds(runtime_.Uptime() - begun)));
+
+  LocalIdentity self{.cluster_id = identity_.cluster_id,
+                     .member_id = identity_.member_id,
+                     .name = config_.name,
+                     .node_uuid = identity_.node_uuid,
+                     .boot_epoch = identity_.boot_epoch,
+                     .machine_version = kMachineVersion};
+  ReplicaOptions options;
+  options.tick = config_.tick;
+  options.raft = config_.raft;
+  options.inflight_bytes_max = config_.inflight_bytes_max;
+  options.flush_log_bytes = config_.flush_log_bytes;
+  options.data_dir = Path("member");
+  options.raise_cluster_version =
+      [machine = machine_.get()](uint32_t version) -> std::optional<std::string> {
+    if (machine->cluster_version() >= version) return std::nullopt;
+    return RaiseClusterVersion(version);
+  };
+  Replica::Parts parts;
+  parts.runtime = &runtime_;
+  parts.network = &network_;
+  parts.machine = machine_.get();
+  parts.env = env_;
+  parts.log_store = std::move(log);
+  parts.floor = std::move(floor);
+  parts.fatal = config_.fatal;
+  parts.metrics = config_.metrics;
+  replica_ = std::make_unique<Replica>(std::move(self), std::move(options), std::move(parts),
+                                       std::move(found));
+  replica_->Start();
+  WatchLater();
+  return absl::OkStatus();
+}
+
+// What the membership is to remember of this member.
+std::string Node::Record() const {
+  return Encode(MemberRecord{.name = config_.name,
+                             .peer_urls = config_.peer_urls,
+                             .client_urls = config_.client_urls,
+                             .node_uuid = identity_.node_uuid});
+}
+
+void Node::WatchLater() {
+  loop_->PostAfter(kWatch, [this] {
+    loop_->AssertCurrent();
+    Watch();
+  });
+}
+
+void Node::Watch() {
+  if (stopping_) return;
+  const ReplicaStatus status = replica_->Status();
+  if (status.standing.removed) {
+    EndAsRemoved();
+    return;
+  }
+  if (!publishing_ && status.standing.leader != 0) Publish(status.standing.members);
+  WatchLater();
+}
+
+// Name and URLs may have changed since the last start; the others learn it from the log.
+void Node::Publish(const raft::Members& members) {
+  const MemberId self = identity_.member_id;
+  const auto known = members.records.find(self);
+  std::string record = Record();
+  if (!members.IsMember(self) || (known != members.records.end() && known->second == record)) {
+    return;
+  }
+  const raft::MemberFate fate =
+      members.IsVoter(self) ? raft::MemberFate::kVoter : raft::MemberFate::kLearner;
+  raft::MemberChange change;
+  change.targets.push_back({.id = self, .fate = fate, .record = std::move(record)});
+  publishing_ = true;
+  Log(LineLevel::kInfo,
+      fmt::format("publishing this member's name and addresses: name={}", config_.name));
+  replica_->ChangeMembers(
+      std::move(change), kPublishDeadline, [this, door = door_](MembersResult result) {
+        door->Post([this, error = result.error] {
+          loop_->AssertCurrent();
+          publishing_ = false;
+          if (error == ReplicaError::kNone) return;
+          Log(LineLevel::kWarn, fmt::format("name and addresses are not published yet; trying "
+                                            "again: reason={}",
+                                            Describe(error)));
+        });
+      });
+}
+
+void Node::EndAsRemoved() {
+  identity_.state = cluster::State::kRemoved;
+  const absl::Status written = cluster::WriteIdentity(env_, Path("identity"), identity_);
+  config_.fatal(fmt::format(
+      "this member was removed from its cluster: member={:x} cluster={:x}; it will not start again "
+      "from {}{}",
+      identity_.member_id, identity_.cluster_id, config_.data_dir,
+      written.ok() ? "" : fmt::format(" (which could not be noted: {})", Message(written))));
+}
+
+void Node::Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped) {
+  loop_->Post([this, drain, stopped = std::move(stopped)]() mutable {
+    loop_->AssertCurrent();
+    stopping_ = true;
+    stopped_ = std::move(stopped);
+    if (!replica_) {
+      Close();
+      return;
+    }
+    replica_->Stop(drain, [this, door = door_] {
+      door->Post([this] {
+        loop_->AssertCurrent();
+        Close();
+      });
+    });
+  });
+}
+
+void Node::Close() {
+  if (driver_) driver_->Close();
+  std::move(stopped_)();
+}
+
+}  // namespace kv

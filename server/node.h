@@ -1,0 +1,138 @@
+// One member without client sockets: what production runs one of, and the simulation several of in
+// one thread.
+//
+// It starts no thread, opens no socket and reads no clock but through Runtime and Network. Start
+// returns at once and works on the node's own loop: it takes the directory's lock, reads who this
+// disk is, founds a cluster if the disk is blank, opens log and state, and starts the Replica. A
+// refusal is one sentence with the reason and the next step; nothing was changed then that a later
+// start minds.
+//
+//   <data>/LOCK        held while the process lives
+//   <data>/identity    who this disk is (server/cluster/identity.h)
+//   <data>/member/     log/ (with log/FLOOR), STATE, state-N/, incoming/, outgoing/
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/cluster/founding_driver.h"
+#include "server/kv/kv_machine.h"
+#include "server/replica/door.h"
+#include "server/replica/replica.h"
+#include "server/replica/runtime.h"
+
+namespace rocksdb {
+class Env;
+class FileLock;
+}  // namespace rocksdb
+
+namespace kv {
+
+enum class LineLevel { kDebug, kInfo, kWarn };
+
+struct NodeConfig {
+  std::string name = "default";
+  std::string data_dir;
+  std::vector<cluster::Listed> initial_cluster;  // By name; holds `name`.
+  std::string initial_cluster_token;
+  bool initial_cluster_exists = false;
+  std::vector<std::string> peer_urls;    // Where the others find this member.
+  std::vector<std::string> client_urls;  // Where clients find it.
+  std::string version;                   // Of this build, for Hello.
+
+  absl::Duration tick = absl::Milliseconds(100);
+  raft::Options raft;
+  size_t inflight_bytes_max = size_t{64} << 20;
+  size_t flush_log_bytes = size_t{16} << 20;
+  size_t memtable_bytes = size_t{32} << 20;
+  size_t block_cache_bytes = size_t{48} << 20;
+  size_t record_cache_bytes = size_t{32} << 20;
+
+  OpenDatabase open_database;  // RocksDB under the node's Env when empty.
+  // Asked once the directory is locked and says who this is, before anybody is spoken to: the place
+  // to open ports. May be empty.
+  std::function<absl::Status()> disk_taken;
+  std::function<void(LineLevel, std::string_view line)> log;
+  // The process must end, with a sentence: the disk broke its word, or this member was removed. May
+  // return; the node does nothing more then that others could believe. From any loop.
+  std::function<void(std::string_view sentence)> fatal;
+  ReplicaMetrics metrics;
+};
+
+class Node {
+ public:
+  // All three outlive the node; what the network brings later is answered with "stopping".
+  Node(Runtime& runtime, Network& network, rocksdb::Env* env, NodeConfig config);
+  // Without Stop: as a crash would leave it.
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // `started` is called once, on the node's loop: OK when replica() and machine() may be used; a
+  // refusal otherwise. Not called when the node is stopped or destroyed first.
+  void Start(absl::AnyInvocable<void(absl::Status) &&> started);
+
+  // Hands leadership over, answers what is in flight for at most `drain`, writes the floor; then
+  // `stopped`, on a loop of the node's. Any thread, once; in any state.
+  void Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped);
+
+  // Once started.
+  Replica& replica() { return *replica_; }
+  KvMachine& machine() { return *machine_; }
+  const cluster::Identity& identity() const { return identity_; }
+
+ private:
+#define KV_NODE_LOOP ABSL_EXCLUSIVE_LOCKS_REQUIRED(*loop_)
+  void TakeLock() KV_NODE_LOOP;
+  absl::Status ReadWhoThisIs() KV_NODE_LOOP;
+  absl::Status CheckMember() const KV_NODE_LOOP;
+  void JoinOrFound() KV_NODE_LOOP;
+  absl::Status OpenMember() KV_NODE_LOOP;
+  absl::Status LayDown() KV_NODE_LOOP;
+  absl::StatusOr<std::unique_ptr<LogStore>> OpenLog(bool create) KV_NODE_LOOP;
+  KvMachineOptions MachineOptions();
+  raft::Members FoundingMembers() const KV_NODE_LOOP;
+  std::string Record() const KV_NODE_LOOP;
+  void Watch() KV_NODE_LOOP;
+  void WatchLater() KV_NODE_LOOP;
+  void Publish(const raft::Members& members) KV_NODE_LOOP;
+  void EndAsRemoved() KV_NODE_LOOP;
+  void Answer(absl::Status status) KV_NODE_LOOP;
+  void Close() KV_NODE_LOOP;
+#undef KV_NODE_LOOP
+  void Log(LineLevel level, std::string_view line) const { config_.log(level, line); }
+  std::string Path(std::string_view name) const;
+
+  // Constant after construction.
+  Runtime& runtime_;
+  Network& network_;
+  rocksdb::Env* const env_;
+  const NodeConfig config_;
+  const std::shared_ptr<Door> door_;
+
+  // The loop's. What Start made is read by others only after `started`.
+  rocksdb::FileLock* lock_ = nullptr;
+  std::optional<absl::Duration> lock_reported_;
+  cluster::Identity identity_;
+  absl::AnyInvocable<void(absl::Status) &&> started_;
+  absl::AnyInvocable<void() &&> stopped_;
+  bool stopping_ = false;
+  bool publishing_ = false;
+
+  std::unique_ptr<Loop> work_loop_;  // Outlives the machine, which posts to it.
+  std::unique_ptr<KvMachine> machine_;
+  std::unique_ptr<Replica> replica_;
+  std::unique_ptr<cluster::FoundingDriver> driver_;
+  std::unique_ptr<Loop> loop_;
+};
+
+}  // namespace kv

@@ -1,0 +1,305 @@
+#include "server/server.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <google/protobuf/stubs/logging.h>
+#include <rocksdb/env.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <utility>
+
+#include "server/api/admin_server.h"
+#include "server/api/metrics.h"
+#include "server/api/services.h"
+#include "server/api/version.h"
+#include "server/node.h"
+#include "server/replica/grpc_network.h"
+#include "server/replica/thread_runtime.h"
+#include "storage/check.h"
+#include "storage/mutex.h"
+#include "storage/status.h"
+
+namespace kv {
+namespace {
+
+constexpr absl::Duration kAnswerGrace = absl::Seconds(5);  // For requests in flight at a stop.
+constexpr absl::Duration kDrainGrace = absl::Seconds(5);   // To hand leadership over and drain.
+constexpr absl::Duration kReadyAttempt = absl::Seconds(5);
+// Room beside a command on the wire between members.
+constexpr size_t kEnvelopeBytes = size_t{4} << 20;
+
+std::vector<std::string> Texts(const std::vector<Url>& urls) {
+  std::vector<std::string> texts;
+  for (const Url& url : urls) texts.push_back(url.Text());
+  return texts;
+}
+
+void OpenLog(const Config& config) {
+  std::shared_ptr<spdlog::logger> logger;
+  if (config.log_output == LogOutput::kStdout) {
+    logger =
+        std::make_shared<spdlog::logger>("kvd", std::make_shared<spdlog::sinks::stdout_sink_mt>());
+  } else {
+    logger =
+        std::make_shared<spdlog::logger>("kvd", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  }
+  switch (config.log_level) {
+    case LogLevel::kDebug:
+      logger->set_level(spdlog::level::debug);
+      break;
+    case LogLevel::kInfo:
+      logger->set_level(spdlog::level::info);
+      break;
+    case LogLevel::kWarn:
+      logger->set_level(spdlog::level::warn);
+      break;
+    case LogLevel::kError:
+      logger->set_level(spdlog::level::err);
+      break;
+  }
+  logger->flush_on(spdlog::level::debug);
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  spdlog::set_default_logger(std::move(logger));
+  // What members or clients send malformed is refused, counted and logged by us.
+  google::protobuf::SetLogHandler(nullptr);
+  TheCheckHook() = [](std::string_view failure) { spdlog::critical("{}", failure); };
+}
+
+// Nothing that was acknowledged is lost by this: it is in the synced log.
+[[noreturn]] void EndProcess(std::string_view sentence) {
+  spdlog::critical("{}", sentence);
+  std::_Exit(1);
+}
+
+// A server of many connections needs more files than a shell's usual limit.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::debug("the file limit stays as it is");
+}
+
+}  // namespace
+
+class Server::Running {
+ public:
+  Running(Config config, std::function<void()> ended);
+  ~Running() { network_.Stop(); }
+
+  absl::Status Start();
+  void Stop(std::function<void()> stopped);
+
+ private:
+  NodeConfig MakeNodeConfig();
+  GrpcNetworkOptions MakeNetworkOptions();
+  api::Options MakeApiOptions() const;
+  void OnStarted(absl::Status status);
+  void AwaitReady();
+  void End(std::string_view sentence);
+  void StopAll();
+
+  const Config config_;
+  const std::function<void()> ended_;
+  ThreadRuntime runtime_;
+  api::Metrics metrics_;
+  api::AdminServer admin_;
+  GrpcNetwork network_;
+  Node node_;
+
+  Mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool node_stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  std::unique_ptr<api::Services> services_ ABSL_GUARDED_BY(mutex_);
+
+  std::unique_ptr<Loop> stop_loop_;
+};
+
+Server::Running::Running(Config config, std::function<void()> ended)
+    : config_(std::move(config)),
+      ended_(std::move(ended)),
+      admin_(&runtime_, {.urls = Texts(config_.listen_metrics_urls)}, &metrics_),
+      network_(&runtime_, MakeNetworkOptions()),
+      node_(runtime_, network_, rocksdb::Env::Default(), MakeNodeConfig()),
+      stop_loop_(runtime_.NewLoop("stop")) {}
+
+GrpcNetworkOptions Server::Running::MakeNetworkOptions() {
+  GrpcNetworkOptions options;
+  options.listen_urls = Texts(config_.listen_peer_urls);
+  options.data_dir = config_.data_dir + "/member";
+  options.env = rocksdb::Env::Default();
+  options.message_bytes_max =
+      std::max(options.message_bytes_max, config_.max_request_bytes + kEnvelopeBytes);
+  options.version = std::string(api::kKvdVersion);
+  options.sent = [this](MemberId peer, uint64_t bytes) { metrics_.PeerSent(peer, bytes); };
+  options.received = [this](MemberId peer, uint64_t bytes) { metrics_.PeerReceived(peer, bytes); };
+  return options;
+}
+
+NodeConfig Server::Running::MakeNodeConfig() {
+  const MemoryShares shares = config_.Memory();
+  NodeConfig node;
+  node.name = config_.name;
+  node.data_dir = config_.data_dir;
+  for (const ListedMember& listed : config_.initial_cluster) {
+    node.initial_cluster.push_back({.name = listed.name, .peer_urls = Texts(listed.peer_urls)});
+  }
+  node.initial_cluster_token = config_.initial_cluster_token;
+  node.initial_cluster_exists = config_.initial_cluster_exists;
+  node.peer_urls = Texts(config_.initial_advertise_peer_urls);
+  node.client_urls = Texts(config_.advertise_client_urls);
+  node.version = std::string(api::kKvdVersion);
+  node.tick = config_.heartbeat_interval;
+  node.raft.election_ticks = config_.ElectionTicks();
+  node.raft.max_log_bytes = shares.log_bytes;
+  node.flush_log_bytes = shares.flush_log_bytes;
+  node.memtable_bytes = shares.memtable_bytes;
+  node.block_cache_bytes = shares.block_cache_bytes;
+  node.record_cache_bytes = shares.record_cache_bytes;
+  node.disk_taken = [this] { return network_.Listen(); };
+  node.log = [](LineLevel level, std::string_view line) {
+    switch (level) {
+      case LineLevel::kDebug:
+        spdlog::debug("{}", line);
+        break;
+      case LineLevel::kInfo:
+        spdlog::info("{}", line);
+        break;
+      case LineLevel::kWarn:
+        spdlog::warn("{}", line);
+        break;
+    }
+  };
+  node.fatal = EndProcess;
+  node.metrics = metrics_.ForReplica();
+  return node;
+}
+
+api::Options Server::Running::MakeApiOptions() const {
+  api::Options options;
+  options.listen_client_urls = Texts(config_.listen_client_urls);
+  options.data_dir = config_.data_dir;
+  options.election_timeout = config_.election_timeout;
+  options.request_bytes_max = config_.max_request_bytes;
+  options.txn_ops_max = config_.max_txn_ops;
+  options.quota_bytes = config_.quota_backend_bytes;
+  options.concurrent_streams_max = config_.max_concurrent_streams;
+  options.keepalive_min_time = config_.grpc_keepalive_min_time;
+  options.keepalive_interval = config_.grpc_keepalive_interval;
+  options.keepalive_timeout = config_.grpc_keepalive_timeout;
+  return options;
+}
+
+absl::Status Server::Running::Start() {
+  RETURN_IF_ERROR(admin_.Start());
+  node_.Start([this](absl::Status status) { OnStarted(std::move(status)); });
+  return absl::OkStatus();
+}
+
+void Server::Running::OnStarted(absl::Status status) {
+  if (!status.ok()) {
+    End(fmt::format("cannot start: {}", Message(status)));
+    return;
+  }
+  auto services = std::make_unique<api::Services>(MakeApiOptions(),
+                                                  api::Services::Parts{.runtime = &runtime_,
+                                                                       .replica = &node_.replica(),
+                                                                       .machine = &node_.machine(),
+                                                                       .metrics = &metrics_});
+  {
+    const MutexLock held(mutex_);
+    if (stopping_) return;
+    status = services->Start();
+    services_ = std::move(services);
+    if (status.ok()) admin_.SetProbes(services_->probes());
+  }
+  if (!status.ok()) {
+    End(fmt::format("cannot start: {}", Message(status)));
+    return;
+  }
+  admin_.SetStarted();
+  AwaitReady();
+}
+
+// Reads through the leader until it works once: from then on clients are served in full.
+void Server::Running::AwaitReady() {
+  node_.replica().Read(kReadyAttempt, [this](ReadResult result) {
+    if (result.error == ReplicaError::kStopped) return;
+    if (result.error != ReplicaError::kNone) {
+      spdlog::info("no leader yet; only serializable reads are served");
+      AwaitReady();
+      return;
+    }
+    spdlog::info("ready to serve client requests: name={} client-urls={}", config_.name,
+                 fmt::join(Texts(config_.advertise_client_urls), ","));
+  });
+}
+
+void Server::Running::End(std::string_view sentence) {
+  spdlog::critical("{}", sentence);
+  ended_();
+}
+
+void Server::Running::Stop(std::function<void()> stopped) {
+  stop_loop_->Post([this, stopped = std::move(stopped)] {
+    StopAll();
+    stopped();
+  });
+}
+
+void Server::Running::StopAll() {
+  std::unique_ptr<api::Services> services;
+  {
+    const MutexLock held(mutex_);
+    stopping_ = true;
+    services = std::move(services_);
+  }
+  if (services) {
+    services->Drain();
+    services->Stop(kAnswerGrace);
+  }
+  node_.Stop(kDrainGrace, [this] {
+    const MutexLock held(mutex_);
+    node_stopped_ = true;
+    changed_.notify_all();
+  });
+  {
+    const MutexLock held(mutex_);
+    while (!node_stopped_) mutex_.Await(changed_);
+  }
+  services.reset();
+  network_.Stop();
+  admin_.Stop();
+  spdlog::info("stopped");
+}
+
+Server::Server(Config config, std::function<void()> ended) {
+  OpenLog(config);
+  RaiseFileLimit();
+  for (const std::string& warning : config.warnings) spdlog::warn("{}", warning);
+  for (const std::string& note : config.debug_notes) spdlog::debug("{}", note);
+  std::vector<std::string_view> founders;
+  for (const ListedMember& listed : config.initial_cluster) founders.push_back(listed.name);
+  spdlog::info("kvd {}: name={} data-dir={} client={} peer={} admin={} initial-cluster={}",
+               api::kKvdVersion, config.name, config.data_dir,
+               fmt::join(Texts(config.listen_client_urls), ","),
+               fmt::join(Texts(config.listen_peer_urls), ","),
+               config.listen_metrics_urls.empty()
+                   ? "off"
+                   : fmt::format("{}", fmt::join(Texts(config.listen_metrics_urls), ",")),
+               fmt::join(founders, ","));
+  running_ = std::make_unique<Running>(std::move(config), std::move(ended));
+}
+
+Server::~Server() = default;
+
+absl::Status Server::Start() { return running_->Start(); }
+
+void Server::Stop(std::function<void()> stopped) { running_->Stop(std::move(stopped)); }
+
+}  // namespace kv

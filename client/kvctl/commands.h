@@ -1,0 +1,22 @@
+// The commands of kvctl, by group; one file each.
+#pragma once
+
+#include <vector>
+
+#include "client/kvctl/arguments.h"
+
+namespace kv::kvctl {
+
+std::vector<Command> KvCommands();       // put get del compaction
+Command TxnCommand();                    // txn
+Command EndpointCommand();               // endpoint health|status|hashkv
+Command MemberCommand();                 // member list
+Command StatusCommand();                 // status
+Command ImportCommand();                 // import
+Command ExportCommand();                 // export
+std::vector<Command> UtilityCommands();  // version completion options help
+
+// Everything, below a root without a name.
+const Command& Root();
+
+}  // namespace kv::kvctl

@@ -1,0 +1,447 @@
+#include "client/kvctl/output.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+namespace kv::kvctl {
+namespace {
+
+void AppendId(std::string& out, const Style& style, std::string_view name, uint64_t id) {
+  auto to = std::back_inserter(out);
+  if (style.hex) {
+    fmt::format_to(to, "\"{}\" : {:x}\n", name, id);
+  } else {
+    fmt::format_to(to, "\"{}\" : {}\n", name, id);
+  }
+}
+
+template <typename Value>
+void AppendField(std::string& out, std::string_view name, const Value& value) {
+  fmt::format_to(std::back_inserter(out), "\"{}\" : {}\n", name, value);
+}
+
+void AppendHeader(std::string& out, const Style& style, const pb::ResponseHeader& header) {
+  AppendId(out, style, "ClusterID", header.cluster_id());
+  AppendId(out, style, "MemberID", header.member_id());
+  if (header.revision() > 0) AppendField(out, "Revision", header.revision());
+  AppendField(out, "RaftTerm", header.raft_term());
+}
+
+void AppendPair(std::string& out, const Style& style, std::string_view prefix,
+                const mvccpb::KeyValue& pair) {
+  auto to = std::back_inserter(out);
+  fmt::format_to(to, "\"{}Key\" : {}\n", prefix, GoQuoted(pair.key()));
+  fmt::format_to(to, "\"{}CreateRevision\" : {}\n", prefix, pair.create_revision());
+  fmt::format_to(to, "\"{}ModRevision\" : {}\n", prefix, pair.mod_revision());
+  fmt::format_to(to, "\"{}Version\" : {}\n", prefix, pair.version());
+  fmt::format_to(to, "\"{}Value\" : {}\n", prefix, GoQuoted(pair.value()));
+  if (style.hex) {
+    fmt::format_to(to, "\"{}Lease\" : {:016x}\n", prefix, pair.lease());
+  } else {
+    fmt::format_to(to, "\"{}Lease\" : {}\n", prefix, pair.lease());
+  }
+}
+
+std::string Escaped(std::string_view bytes) {
+  std::string text;
+  for (char c : bytes) {
+    fmt::format_to(std::back_inserter(text), "\\x{:02x}", static_cast<uint8_t>(c));
+  }
+  return text;
+}
+
+void AppendSimple(std::string& out, const Style& style, const mvccpb::KeyValue& pair) {
+  if (!style.values_only) out += (style.hex ? Escaped(pair.key()) : pair.key()) + "\n";
+  out += (style.hex ? Escaped(pair.value()) : pair.value()) + "\n";
+}
+
+void AppendSimple(std::string& out, const Style& style, const pb::PutResponse& response) {
+  out += "OK\n";
+  if (response.has_prev_kv()) AppendSimple(out, style, response.prev_kv());
+}
+
+void AppendSimple(std::string& out, const Style& style, const pb::RangeResponse& response) {
+  for (const auto& pair : response.kvs()) AppendSimple(out, style, pair);
+}
+
+void AppendSimple(std::string& out, const Style& style, const pb::DeleteRangeResponse& response) {
+  out += fmt::format("{}\n", response.deleted());
+  for (const auto& pair : response.prev_kvs()) AppendSimple(out, style, pair);
+}
+
+void AppendFields(std::string& out, const Style& style, const pb::PutResponse& response) {
+  AppendHeader(out, style, response.header());
+  if (response.has_prev_kv()) AppendPair(out, style, "Prev", response.prev_kv());
+}
+
+void AppendFields(std::string& out, const Style& style, const pb::RangeResponse& response) {
+  AppendHeader(out, style, response.header());
+  for (const auto& pair : response.kvs()) AppendPair(out, style, "", pair);
+  AppendField(out, "More", response.more());
+  AppendField(out, "Count", response.count());
+}
+
+void AppendFields(std::string& out, const Style& style, const pb::DeleteRangeResponse& response) {
+  AppendHeader(out, style, response.header());
+  AppendField(out, "Deleted", response.deleted());
+  for (const auto& pair : response.prev_kvs()) AppendPair(out, style, "Prev", pair);
+}
+
+void AppendSimple(std::string& out, const Style& style, const pb::TxnResponse& response) {
+  out += response.succeeded() ? "SUCCESS\n" : "FAILURE\n";
+  for (const pb::ResponseOp& op : response.responses()) {
+    out += "\n";
+    switch (op.response_case()) {
+      case pb::ResponseOp::kResponseRange:
+        AppendSimple(out, style, op.response_range());
+        break;
+      case pb::ResponseOp::kResponsePut:
+        AppendSimple(out, style, op.response_put());
+        break;
+      case pb::ResponseOp::kResponseDeleteRange:
+        AppendSimple(out, style, op.response_delete_range());
+        break;
+      case pb::ResponseOp::kResponseTxn:
+        AppendSimple(out, style, op.response_txn());
+        break;
+      case pb::ResponseOp::RESPONSE_NOT_SET:
+        out += "unexpected response\n";
+        break;
+    }
+  }
+}
+
+void AppendFields(std::string& out, const Style& style, const pb::TxnResponse& response) {
+  AppendHeader(out, style, response.header());
+  AppendField(out, "Succeeded", response.succeeded());
+  for (const pb::ResponseOp& op : response.responses()) {
+    switch (op.response_case()) {
+      case pb::ResponseOp::kResponseRange:
+        AppendFields(out, style, op.response_range());
+        break;
+      case pb::ResponseOp::kResponsePut:
+        AppendFields(out, style, op.response_put());
+        break;
+      case pb::ResponseOp::kResponseDeleteRange:
+        AppendFields(out, style, op.response_delete_range());
+        break;
+      case pb::ResponseOp::kResponseTxn:
+        AppendFields(out, style, op.response_txn());
+        break;
+      case pb::ResponseOp::RESPONSE_NOT_SET:
+        AppendField(out, "Unknown", "\"\"");
+        break;
+    }
+  }
+}
+
+template <typename Response>
+std::optional<std::string> ShowKv(const Response& response, const Style& style) {
+  std::string out;
+  switch (style.format) {
+    case Format::kSimple:
+      AppendSimple(out, style, response);
+      return out;
+    case Format::kFields:
+      AppendFields(out, style, response);
+      return out;
+    case Format::kJson:
+      return GoJson(response) + "\n";
+    case Format::kProtobuf:
+      return response.SerializeAsString();
+    case Format::kTable:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::string Joined(const std::vector<Row>& rows) {
+  std::string out;
+  for (const Row& row : rows) out += fmt::format("{}\n", fmt::join(row, ", "));
+  return out;
+}
+
+// "[{"Endpoint":…,NAME:…}]"; Go prints a list that nothing was added to as null.
+template <typename Item, typename Append>
+std::string JsonList(const std::vector<Item>& list, Append append) {
+  if (list.empty()) return "null\n";
+  std::string out = "[";
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (i > 0) out += ",";
+    append(out, list[i]);
+  }
+  return out + "]\n";
+}
+
+std::string Bool(bool value) { return value ? "true" : "false"; }
+
+Row MemberRow(const pb::Member& member) {
+  return {fmt::format("{:x}", member.id()),
+          member.name().empty() ? "unstarted" : "started",
+          member.name(),
+          fmt::format("{}", fmt::join(member.peerurls(), ",")),
+          fmt::format("{}", fmt::join(member.clienturls(), ",")),
+          Bool(member.islearner())};
+}
+
+Row StatusRow(const EndpointStatus& item) {
+  const pb::StatusResponse& s = item.status;
+  int64_t unused = s.dbsize() == 0 ? 0 : 100 - s.dbsizeinuse() * 100 / s.dbsize();
+  return {item.endpoint,
+          fmt::format("{:x}", s.header().member_id()),
+          s.version(),
+          s.storageversion(),
+          HumanBytes(static_cast<uint64_t>(s.dbsize())),
+          HumanBytes(static_cast<uint64_t>(s.dbsizeinuse())),
+          fmt::format("{}%", unused),
+          HumanBytes(static_cast<uint64_t>(s.dbsizequota())),
+          Bool(s.leader() == s.header().member_id()),
+          Bool(s.islearner()),
+          std::to_string(s.raftterm()),
+          std::to_string(s.raftindex()),
+          std::to_string(s.raftappliedindex()),
+          fmt::format("{}", fmt::join(s.errors(), ", ")),
+          s.downgradeinfo().targetversion(),
+          Bool(s.downgradeinfo().enabled())};
+}
+
+const Row kStatusHead = {"endpoint",
+                         "ID",
+                         "version",
+                         "storage version",
+                         "db size",
+                         "in use",
+                         "percentage not in use",
+                         "quota",
+                         "is leader",
+                         "is learner",
+                         "raft term",
+                         "raft index",
+                         "raft applied index",
+                         "errors",
+                         "downgrade target version",
+                         "downgrade enabled"};
+
+std::string StatusFields(const std::vector<EndpointStatus>& list, const Style& style) {
+  std::string out;
+  for (const EndpointStatus& item : list) {
+    const pb::StatusResponse& s = item.status;
+    AppendHeader(out, style, s.header());
+    AppendField(out, "Version", GoQuoted(s.version()));
+    AppendField(out, "StorageVersion", GoQuoted(s.storageversion()));
+    AppendField(out, "DBSize", s.dbsize());
+    AppendField(out, "DBSizeInUse", s.dbsizeinuse());
+    AppendField(out, "DBSizeQuota", s.dbsizequota());
+    AppendField(out, "Leader", s.leader());
+    AppendField(out, "IsLearner", s.islearner());
+    AppendField(out, "RaftIndex", s.raftindex());
+    AppendField(out, "RaftAppliedIndex", s.raftappliedindex());
+    AppendField(out, "Errors", fmt::format("[{}]", fmt::join(s.errors(), " ")));
+    AppendField(out, "Endpoint", GoQuoted(item.endpoint));
+    AppendField(out, "DowngradeTargetVersion", GoQuoted(s.downgradeinfo().targetversion()));
+    AppendField(out, "DowngradeEnabled", s.downgradeinfo().enabled());
+    out += "\n";
+  }
+  return out;
+}
+
+std::string MemberFields(const pb::MemberListResponse& response, const Style& style) {
+  std::string out;
+  AppendHeader(out, style, response.header());
+  for (const pb::Member& member : response.members()) {
+    AppendId(out, style, "ID", member.id());
+    AppendField(out, "Name", GoQuoted(member.name()));
+    for (const std::string& url : member.peerurls()) AppendField(out, "PeerURL", GoQuoted(url));
+    for (const std::string& url : member.clienturls()) {
+      AppendField(out, "ClientURL", GoQuoted(url));
+    }
+    AppendField(out, "IsLearner", member.islearner());
+    out += "\n";
+  }
+  return out;
+}
+
+template <typename List>
+std::string JsonStrings(const List& list) {
+  std::string out = "[";
+  for (const std::string& text : list) out += (out.size() > 1 ? "," : "") + GoJsonString(text);
+  return out + "]";
+}
+
+// With --hex this response alone has its ids as strings.
+std::string MemberHexJson(const pb::MemberListResponse& response) {
+  std::string out = fmt::format("{{\"header\":{{\"cluster_id\":\"{:x}\",\"member_id\":\"{:x}\"",
+                                response.header().cluster_id(), response.header().member_id());
+  if (response.header().revision() != 0) {
+    out += fmt::format(",\"revision\":{}", response.header().revision());
+  }
+  if (response.header().raft_term() != 0) {
+    out += fmt::format(",\"raft_term\":{}", response.header().raft_term());
+  }
+  out += "},\"members\":[";
+  for (int i = 0; i < response.members_size(); ++i) {
+    const pb::Member& member = response.members(i);
+    out += fmt::format("{}{{\"ID\":\"{:x}\"", i == 0 ? "" : ",", member.id());
+    if (!member.name().empty()) out += ",\"name\":" + GoJsonString(member.name());
+    if (!member.peerurls().empty()) out += ",\"peerURLs\":" + JsonStrings(member.peerurls());
+    if (!member.clienturls().empty()) out += ",\"clientURLs\":" + JsonStrings(member.clienturls());
+    if (member.islearner()) out += ",\"isLearner\":true";
+    out += "}";
+  }
+  return out + "]}\n";
+}
+
+}  // namespace
+
+std::optional<Format> ParseFormat(std::string_view name) {
+  for (Format format :
+       {Format::kSimple, Format::kTable, Format::kJson, Format::kFields, Format::kProtobuf}) {
+    if (Name(format) == name) return format;
+  }
+  return std::nullopt;
+}
+
+std::string_view Name(Format format) {
+  switch (format) {
+    case Format::kSimple:
+      return "simple";
+    case Format::kTable:
+      return "table";
+    case Format::kJson:
+      return "json";
+    case Format::kFields:
+      return "fields";
+    case Format::kProtobuf:
+      return "protobuf";
+  }
+  return "";
+}
+
+std::optional<std::string> Show(const pb::PutResponse& response, const Style& style) {
+  return ShowKv(response, style);
+}
+
+std::optional<std::string> Show(const pb::RangeResponse& response, const Style& style) {
+  return ShowKv(response, style);
+}
+
+std::optional<std::string> Show(const pb::DeleteRangeResponse& response, const Style& style) {
+  return ShowKv(response, style);
+}
+
+std::optional<std::string> Show(const pb::TxnResponse& response, const Style& style) {
+  return ShowKv(response, style);
+}
+
+std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style) {
+  std::vector<Row> rows;
+  for (const pb::Member& member : response.members()) rows.push_back(MemberRow(member));
+  switch (style.format) {
+    case Format::kSimple:
+      return Joined(rows);
+    case Format::kTable:
+      return Table({"ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner"}, rows);
+    case Format::kFields:
+      return MemberFields(response, style);
+    case Format::kJson:
+      return style.hex ? MemberHexJson(response) : GoJson(response) + "\n";
+    case Format::kProtobuf:
+      return response.SerializeAsString();
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Show(const std::vector<EndpointHealth>& list, const Style& style) {
+  std::string out;
+  std::vector<Row> rows;
+  switch (style.format) {
+    case Format::kSimple:
+      for (const EndpointHealth& item : list) {
+        if (!item.error.empty()) continue;  // Goes to stderr.
+        out += fmt::format("{} is healthy: successfully committed proposal: took = {}\n",
+                           item.endpoint, GoDuration(item.took));
+      }
+      return out;
+    case Format::kTable:
+      for (const EndpointHealth& item : list) {
+        rows.push_back({item.endpoint, Bool(item.healthy), GoDuration(item.took), item.error});
+      }
+      return Table({"endpoint", "health", "took", "error"}, rows);
+    case Format::kFields:
+      for (const EndpointHealth& item : list) {
+        AppendField(out, "Endpoint", GoQuoted(item.endpoint));
+        AppendField(out, "Health", item.healthy);
+        AppendField(out, "Took", GoDuration(item.took));
+        AppendField(out, "Error", item.error);
+        out += "\n";
+      }
+      return out;
+    case Format::kJson:
+      return JsonList(list, [](std::string& json, const EndpointHealth& item) {
+        json +=
+            fmt::format("{{\"endpoint\":{},\"health\":{},\"took\":{}", GoJsonString(item.endpoint),
+                        item.healthy, GoJsonString(GoDuration(item.took)));
+        if (!item.error.empty()) json += ",\"error\":" + GoJsonString(item.error);
+        json += "}";
+      });
+    case Format::kProtobuf:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Show(const std::vector<EndpointStatus>& list, const Style& style) {
+  std::vector<Row> rows;
+  for (const EndpointStatus& item : list) rows.push_back(StatusRow(item));
+  switch (style.format) {
+    case Format::kSimple:
+      return Joined(rows);
+    case Format::kTable:
+      return Table(kStatusHead, rows);
+    case Format::kFields:
+      return StatusFields(list, style);
+    case Format::kJson:
+      return JsonList(list, [](std::string& json, const EndpointStatus& item) {
+        json += fmt::format("{{\"Endpoint\":{},\"Status\":{}}}", GoJsonString(item.endpoint),
+                            GoJson(item.status));
+      });
+    case Format::kProtobuf:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Show(const std::vector<EndpointHash>& list, const Style& style) {
+  std::string out;
+  std::vector<Row> rows;
+  for (const EndpointHash& item : list) {
+    rows.push_back({item.endpoint, std::to_string(item.hash.hash()),
+                    std::to_string(item.hash.hash_revision())});
+  }
+  switch (style.format) {
+    case Format::kSimple:
+      return Joined(rows);
+    case Format::kTable:
+      return Table({"endpoint", "hash", "hash_revision"}, rows);
+    case Format::kFields:
+      for (const EndpointHash& item : list) {
+        AppendHeader(out, style, item.hash.header());
+        AppendField(out, "Endpoint", GoQuoted(item.endpoint));
+        AppendField(out, "Hash", item.hash.hash());
+        AppendField(out, "HashRevision", item.hash.hash_revision());
+        out += "\n";
+      }
+      return out;
+    case Format::kJson:
+      return JsonList(list, [](std::string& json, const EndpointHash& item) {
+        json += fmt::format("{{\"Endpoint\":{},\"HashKV\":{}}}", GoJsonString(item.endpoint),
+                            GoJson(item.hash));
+      });
+    case Format::kProtobuf:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+}  // namespace kv::kvctl

@@ -1,0 +1,59 @@
+// What kvctl prints, as text: the formats of etcdctl to the byte.
+//
+// simple is for people and scripts, fields is `"Name" : value` lines, json is the response as Go
+// encodes its struct (ids are numbers, bytes are base64, zero fields are left out), protobuf is the
+// response itself, table has rows and columns. Not every command has every format.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "client/kvctl/go_text.h"
+#include "client/kvctl/table.h"
+#include "proto/etcd/rpc.pb.h"
+
+namespace kv::kvctl {
+
+namespace pb = etcdserverpb;
+
+enum class Format { kSimple, kTable, kJson, kFields, kProtobuf };
+std::optional<Format> ParseFormat(std::string_view name);
+std::string_view Name(Format format);
+
+struct Style {
+  Format format = Format::kSimple;
+  bool hex = false;          // simple: bytes as \x..; fields and json: ids in hexadecimal.
+  bool values_only = false;  // simple: without the keys.
+};
+
+struct EndpointHealth {
+  std::string endpoint;
+  bool healthy = false;
+  absl::Duration took;
+  std::string error;
+};
+
+struct EndpointStatus {
+  std::string endpoint;
+  pb::StatusResponse status;
+};
+
+struct EndpointHash {
+  std::string endpoint;
+  pb::HashKVResponse hash;
+};
+
+// Nothing: there is no such format for it.
+std::optional<std::string> Show(const pb::PutResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::RangeResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::DeleteRangeResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::TxnResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style);
+std::optional<std::string> Show(const std::vector<EndpointHealth>& list, const Style& style);
+std::optional<std::string> Show(const std::vector<EndpointStatus>& list, const Style& style);
+std::optional<std::string> Show(const std::vector<EndpointHash>& list, const Style& style);
+
+}  // namespace kv::kvctl

@@ -1,0 +1,16 @@
+// Tables for terminals.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kv::kvctl {
+
+using Row = std::vector<std::string>;
+// Boxes; heads in capitals and centred, cells to the right.
+std::string Table(const Row& head, const std::vector<Row>& rows);
+// Columns that terminal cells are counted in.
+size_t Width(std::string_view text);
+
+}  // namespace kv::kvctl

@@ -223,8 +223,8 @@ std::vector<Flag> UsedFlags() {
        [](std::string_view text, Config& config) {
          return ReadListenUrls(text, config.listen_peer_urls);
        }},
-      {"listen-metrics-urls", kUsed, kList,
-       "admin port: probes, /version, /metrics", kMember, "none",
+      {"listen-metrics-urls", kUsed, kList, "admin port: probes, /version, /metrics", kMember,
+       "none",
        [](std::string_view text, Config& config) {
          if (text.empty()) {
            config.listen_metrics_urls.clear();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 namespace kv::kvctl {
 namespace {
@@ -42,8 +43,9 @@ std::vector<Record> Lookup(const std::string& name, std::string_view scheme) {
                        .endpoint = fmt::format("{}://{}:{}", scheme, target.data(),
                                                Number(ns_rr_rdata(record) + 4))});
   }
-  std::stable_sort(records.begin(), records.end(),
-                   [](const Record& a, const Record& b) { return a.priority < b.priority; });
+  std::sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
+    return std::tie(a.priority, a.endpoint) < std::tie(b.priority, b.endpoint);
+  });
   return records;
 }
 

@@ -5,6 +5,7 @@
 #include <future>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "client/kvctl/commands.h"
 #include "client/kvctl/session.h"
@@ -151,8 +152,9 @@ class Survey {
       used.insert(Address(line.endpoint));
       picture.lines.push_back(std::move(line));
     }
-    std::stable_sort(picture.lines.begin(), picture.lines.end(),
-                     [](const Line& a, const Line& b) { return a.name < b.name; });
+    std::sort(picture.lines.begin(), picture.lines.end(), [](const Line& a, const Line& b) {
+      return std::tie(a.name, a.id) < std::tie(b.name, b.id);
+    });
     for (Line& line : lines_) {
       if (used.contains(Address(line.endpoint))) continue;
       if (known && line.status) line.error = "not in the member list";

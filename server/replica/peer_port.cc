@@ -132,7 +132,8 @@ std::string PeerPort::JudgeIdentity(const pb::Handshake& theirs) {
 
 std::string PeerPort::Judge(const pb::Handshake& theirs) {
   MutexLock lock(mutex_);
-  if (stopping_ || !started_) return "this process is no member of a cluster now";
+  if (stopping_) return "it is stopping";
+  if (!started_) return "it has not begun as a member yet";
   if (theirs.cluster_id() == self_.cluster_id &&
       (theirs.to_member_id() != self_.member_id ||
        (!theirs.to_node_uuid().empty() && theirs.to_node_uuid() != self_.node_uuid))) {

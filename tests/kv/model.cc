@@ -216,25 +216,24 @@ void Model::Answer(const State& state, const RangeRequest& request,
             kv.create_revision() > request.max_create_revision());
   });
   const bool descending = request.sort_order() == RangeRequest::DESCEND;
-  std::stable_sort(kvs.begin(), kvs.end(),
-                   [&](const mvccpb::KeyValue& a, const mvccpb::KeyValue& b) {
-                     int order = 0;
-                     if (request.sort_target() == RangeRequest::KEY)
-                       order = a.key().compare(b.key());
-                     if (request.sort_target() == RangeRequest::VERSION) {
-                       order = Order(a.version(), b.version());
-                     }
-                     if (request.sort_target() == RangeRequest::CREATE) {
-                       order = Order(a.create_revision(), b.create_revision());
-                     }
-                     if (request.sort_target() == RangeRequest::MOD) {
-                       order = Order(a.mod_revision(), b.mod_revision());
-                     }
-                     if (request.sort_target() == RangeRequest::VALUE) {
-                       order = a.value().compare(b.value());
-                     }
-                     return descending ? order > 0 : order < 0;
-                   });
+  std::sort(kvs.begin(), kvs.end(), [&](const mvccpb::KeyValue& a, const mvccpb::KeyValue& b) {
+    int order = 0;
+    if (request.sort_target() == RangeRequest::KEY) order = a.key().compare(b.key());
+    if (request.sort_target() == RangeRequest::VERSION) {
+      order = Order(a.version(), b.version());
+    }
+    if (request.sort_target() == RangeRequest::CREATE) {
+      order = Order(a.create_revision(), b.create_revision());
+    }
+    if (request.sort_target() == RangeRequest::MOD) {
+      order = Order(a.mod_revision(), b.mod_revision());
+    }
+    if (request.sort_target() == RangeRequest::VALUE) {
+      order = a.value().compare(b.value());
+    }
+    if (order == 0) return a.key() < b.key();
+    return descending ? order > 0 : order < 0;
+  });
   if (limit > 0 && kvs.size() > limit) {
     kvs.resize(limit);
     response.set_more(true);

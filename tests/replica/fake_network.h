@@ -20,7 +20,7 @@ class FakeNetwork;
 
 class Switchboard {
  public:
-  explicit Switchboard(FakeRuntime* runtime) : runtime_(runtime), wire_(runtime->NewLoop("wire")) {}
+  explicit Switchboard(FakeRuntime* runtime) : wire_(runtime->NewLoop("wire")) {}
 
   // Nothing passes between `member` and the others.
   void Isolate(MemberId member) { isolated_.insert(member); }
@@ -40,7 +40,6 @@ class Switchboard {
   friend class FakeNetwork;
   static constexpr absl::Duration kDelay = absl::Milliseconds(1);
 
-  FakeRuntime* const runtime_;
   std::map<MemberId, FakeNetwork*> members_;
   std::set<MemberId> isolated_;
   std::unique_ptr<Loop> wire_;

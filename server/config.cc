@@ -198,10 +198,6 @@ absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources) {
     config.debug_notes.push_back(fmt::format("variables that mean nothing here are ignored: {}",
                                              fmt::join(environment.unknown, ", ")));
   }
-  if (config.quota_backend_bytes > 0) {
-    config.warnings.push_back(
-        "--quota-backend-bytes is shown in Status and not enforced yet; that arrives with alarms");
-  }
   RETURN_IF_ERROR(FillDefaults(config));
   RETURN_IF_ERROR(Validate(config));
   return line;

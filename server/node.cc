@@ -65,7 +65,7 @@ Node::Node(Runtime& runtime, Network& network, rocksdb::Env* env, NodeConfig con
 Node::~Node() {
   if (driver_) driver_->Close();
   door_->Close();
-  loop_.reset();
+  loop_->Stop();
   driver_.reset();
   replica_.reset();
   machine_.reset();

@@ -67,8 +67,8 @@ bool PeerPort::stopping() const {
 }
 
 void PeerPort::EndLoops() {
-  disk_.reset();
-  timers_.reset();
+  disk_->Stop();
+  timers_->Stop();
 }
 
 std::shared_ptr<const Network::Handlers> PeerPort::handlers() const {

@@ -117,8 +117,8 @@ Replica::Replica(LocalIdentity self, ReplicaOptions options, Parts parts, raft::
 Replica::~Replica() {
   stopping_.store(true);
   door_->Close();
-  raft_loop_.reset();
-  work_loop_.reset();
+  raft_loop_->Stop();
+  work_loop_->Stop();
   applier_.reset();
   log_.reset();
 }
@@ -305,6 +305,9 @@ void Replica::Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped) 
     KV_CHECK(!stop_by_, "stopped twice");
     stop_by_ = runtime_->Uptime() + drain;
     stopped_ = std::move(stopped);
+    // What only gathers is in flight too, if there is a log that takes it.
+    tick_passed_ = true;
+    ProposeGathered();
     for (Proposal& proposal : proposals_) Fail(proposal.caller, ReplicaError::kStopped);
     proposals_.clear();
     // Nobody to hand over to is no reason to wait: then there is no successor.

@@ -20,7 +20,11 @@ namespace kv {
 class ABSL_LOCKABLE Loop {
  public:
   using Task = absl::AnyInvocable<void() &&>;
-  virtual ~Loop() = default;  // Waits for the running task, drops what is queued.
+  virtual ~Loop() = default;  // Stops it.
+  // Waits for the running task and drops what is queued, and from now on whatever is posted. Whoever
+  // is still named by a running task stops the loop first and lets go of it after: the task may well
+  // post to it. Not from the loop itself; a second call does nothing.
+  virtual void Stop() = 0;
   virtual void Post(Task task) = 0;
   virtual void PostAfter(absl::Duration delay, Task task) = 0;
   virtual void AssertCurrent() const ABSL_ASSERT_EXCLUSIVE_LOCK() = 0;

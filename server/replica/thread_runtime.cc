@@ -140,10 +140,11 @@ class ABSL_LOCKABLE ThreadLoop final : public Loop {
   explicit ThreadLoop(std::string_view name) : thread_([this] { Run(); }) {
     NameThread(thread_, name);
   }
-  ~ThreadLoop() override {
+  ~ThreadLoop() override { Stop(); }
+  void Stop() override {
     KV_CHECK(std::this_thread::get_id() != thread_.get_id(), "a loop cannot end itself");
     queue_.Close();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
     queue_.Drop();
   }
   void Post(Task task) override { queue_.Post(std::move(task)); }
@@ -180,9 +181,12 @@ class ABSL_LOCKABLE UnorderedThreadLoop final : public Loop {
       NameThread(threads_.emplace_back([this] { Run(); }), name);
     }
   }
-  ~UnorderedThreadLoop() override {
+  ~UnorderedThreadLoop() override { Stop(); }
+  void Stop() override {
     queue_.Close();
-    for (std::thread& thread : threads_) thread.join();
+    for (std::thread& thread : threads_) {
+      if (thread.joinable()) thread.join();
+    }
     queue_.Drop();
   }
   void Post(Task task) override { queue_.Post(std::move(task)); }

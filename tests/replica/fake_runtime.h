@@ -60,7 +60,8 @@ class FakeRuntime final : public Runtime {
   class ABSL_LOCKABLE FakeLoop final : public Loop {
    public:
     FakeLoop(FakeRuntime* runtime, bool ordered) : runtime_(runtime), ordered_(ordered) {}
-    ~FakeLoop() override {
+    ~FakeLoop() override { Stop(); }
+    void Stop() override {
       // Tasks that are dropped may post again; here that finds no loop any more.
       gone_ = true;
       for (auto it = runtime_->tasks_.begin(); it != runtime_->tasks_.end();) {

@@ -93,24 +93,29 @@ TEST_CASE("a loop that ends waits for the running task and drops the rest, with 
   std::atomic<bool> finished = false;
   std::atomic<bool> ran_later = false;
   std::unique_ptr<Loop> loop = runtime.NewLoop("test");
-  Loop* raw = loop.get();
-  loop->Post([&, raw] {
+  loop->Post([&] {
     begun.set_value();
     // A loop that ends drops what is posted at once: until then this task goes on.
     for (std::weak_ptr<int> probe = owned; !probe.expired(); std::this_thread::yield()) {
       auto guard = std::make_shared<int>(0);
       probe = guard;
-      raw->Post([guard = std::move(guard)] {});
+      loop->Post([guard = std::move(guard)] {});
     }
     finished = true;
   });
   loop->Post([&ran_later, owned] { ran_later = true; });
   loop->PostAfter(absl::Hours(1), [&ran_later, owned] { ran_later = true; });
   begun.get_future().wait();
-  loop.reset();
+  loop->Stop();
   CHECK(finished);
   CHECK(!ran_later);
   CHECK(owned.use_count() == 1);
+  loop->Post([&ran_later, owned] { ran_later = true; });
+  loop->PostAfter(absl::ZeroDuration(), [&ran_later, owned] { ran_later = true; });
+  CHECK(owned.use_count() == 1);
+  loop->Stop();
+  loop.reset();
+  CHECK(!ran_later);
 }
 
 TEST_CASE("a dropped task may own something that posts to the loop as it goes") {
@@ -122,13 +127,12 @@ TEST_CASE("a dropped task may own something that posts to the loop as it goes") 
     begun.set_value();
     gate.get_future().wait();
   });
-  Loop* raw = loop.get();
-  loop->Post([guard = std::shared_ptr<int>(new int(0), [raw](int* value) {
+  loop->Post([guard = std::shared_ptr<int>(new int(0), [&loop](int* value) {
                 delete value;
-                raw->Post([] {});
+                loop->Post([] {});
               })] {});
   begun.get_future().wait();
-  std::thread ender([&] { loop.reset(); });
+  std::thread ender([&] { loop->Stop(); });
   gate.set_value();
   ender.join();
   SUCCEED();

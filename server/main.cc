@@ -21,6 +21,10 @@
 #include "server/server.h"
 #include "storage/status.h"
 
+// jemalloc's options: threads of its own give back what is not used, also when nobody allocates.
+extern "C" const char* malloc_conf;
+const char* malloc_conf = "background_thread:true";
+
 namespace {
 
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {

@@ -37,17 +37,14 @@ bool TakeVarint(std::string_view& bytes, int64_t& value) {
 
 }  // namespace
 
-std::string EncodeKeyRecord(const KeyRecord& record) {
-  std::string out;
-  out.reserve(record.value.size() + 24);
+void AppendKeyRecord(std::string& out, const KeyRecord& record) {
   out.push_back(record.tombstone ? kTombstoneRecord : kPutRecord);
   PutVarint(out, static_cast<uint64_t>(record.mod));
-  if (record.tombstone) return out;
+  if (record.tombstone) return;
   PutVarint(out, static_cast<uint64_t>(record.create));
   PutVarint(out, static_cast<uint64_t>(record.version));
   PutVarint(out, static_cast<uint64_t>(record.lease));
   out.append(record.value);
-  return out;
 }
 
 bool DecodeKeyRecord(std::string_view bytes, RecordView& record) {
@@ -79,13 +76,10 @@ KeyRecordPtr CopyKeyRecord(const RecordView& view) {
   return record;
 }
 
-std::string EncodeHistoryRow(const HistoryRow& row) {
-  std::string out;
-  out.reserve(row.key.size() + 12);
+void AppendHistoryRow(std::string& out, const HistoryRow& row) {
   out.push_back(static_cast<char>((row.was_live ? kWasLive : 0) | (row.is_live ? kIsLive : 0)));
   PutVarint(out, static_cast<uint64_t>(row.previous));
   out.append(row.key);
-  return out;
 }
 
 std::optional<HistoryRow> DecodeHistoryRow(std::string_view bytes) {

@@ -33,7 +33,7 @@ struct RecordView {
   std::string_view value;
 };
 
-std::string EncodeKeyRecord(const KeyRecord& record);
+void AppendKeyRecord(std::string& out, const KeyRecord& record);
 bool DecodeKeyRecord(std::string_view bytes, RecordView& record);  // False: not a record.
 KeyRecordPtr CopyKeyRecord(const RecordView& view);
 
@@ -45,7 +45,7 @@ struct HistoryRow {
   Revision previous = 0;  // Modification revision of the version replaced; 0 unless was_live.
   std::string_view key;
 };
-std::string EncodeHistoryRow(const HistoryRow& row);
+void AppendHistoryRow(std::string& out, const HistoryRow& row);
 std::optional<HistoryRow> DecodeHistoryRow(std::string_view bytes);
 
 }  // namespace kv

@@ -60,25 +60,43 @@ KeyRange KeyRange::FromRequest(std::string_view key, std::string_view range_end)
   return range;
 }
 
-std::string CurrentKey(std::string_view key) {
-  std::string out = TablePrefix(kCurrentTable, key.size());
+void AppendCurrentKey(std::string& out, std::string_view key) {
+  out.push_back(kCurrentTable);
   out.append(key);
-  return out;
 }
 
-std::string VersionKey(std::string_view key, Revision revision) {
-  std::string out = TablePrefix(kVersionTable, key.size() + 10);
+void AppendVersionKey(std::string& out, std::string_view key, Revision revision) {
+  out.push_back(kVersionTable);
   AppendEscaped(out, key);
   out.push_back(kZero);
   out.push_back(kEnd);
   AppendBigEndian(out, ~static_cast<uint64_t>(revision), 8);
+}
+
+void AppendHistoryKey(std::string& out, Revision revision, uint32_t sub) {
+  out.push_back(kHistoryTable);
+  AppendBigEndian(out, static_cast<uint64_t>(revision), 8);
+  AppendBigEndian(out, sub, 4);
+}
+
+std::string CurrentKey(std::string_view key) {
+  std::string out;
+  out.reserve(1 + key.size());
+  AppendCurrentKey(out, key);
+  return out;
+}
+
+std::string VersionKey(std::string_view key, Revision revision) {
+  std::string out;
+  out.reserve(11 + key.size());
+  AppendVersionKey(out, key, revision);
   return out;
 }
 
 std::string HistoryKey(Revision revision, uint32_t sub) {
-  std::string out = TablePrefix(kHistoryTable, 12);
-  AppendBigEndian(out, static_cast<uint64_t>(revision), 8);
-  AppendBigEndian(out, sub, 4);
+  std::string out;
+  out.reserve(13);
+  AppendHistoryKey(out, revision, sub);
   return out;
 }
 

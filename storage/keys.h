@@ -38,6 +38,11 @@ struct KeyRange {
   friend bool operator==(const KeyRange&, const KeyRange&) = default;
 };
 
+// The rows that every command writes, appended to `out`.
+void AppendCurrentKey(std::string& out, std::string_view key);
+void AppendVersionKey(std::string& out, std::string_view key, Revision revision);
+void AppendHistoryKey(std::string& out, Revision revision, uint32_t sub);
+
 std::string CurrentKey(std::string_view key);
 std::string VersionKey(std::string_view key, Revision revision);
 std::string HistoryKey(Revision revision, uint32_t sub);

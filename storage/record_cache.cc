@@ -1,13 +1,12 @@
 #include "storage/record_cache.h"
 
-#include <functional>
 #include <utility>
 
 namespace kv {
 namespace {
 
 constexpr size_t kShards = 16;
-// What an entry costs besides its key and value: two nodes, a control block, the record.
+// What an entry costs besides its key and value: its node, a control block, the record.
 constexpr size_t kEntryBytes = 224;
 
 size_t Cost(std::string_view key, const KeyRecordPtr& record) {
@@ -28,10 +27,10 @@ RecordCache::Shard& RecordCache::ShardOf(std::string_view key) {
 std::optional<RecordCache::Found> RecordCache::Find(std::string_view key) {
   Shard& shard = ShardOf(key);
   const MutexLock lock(shard.mutex);
-  const auto at = shard.by_key.find(key);
-  if (at == shard.by_key.end()) return std::nullopt;
-  shard.entries.splice(shard.entries.begin(), shard.entries, at->second);
-  return at->second->found;
+  const auto at = shard.entries.find(key);
+  if (at == shard.entries.end()) return std::nullopt;
+  at->second.used = true;
+  return at->second.found;
 }
 
 void RecordCache::Set(std::string_view key, KeyRecordPtr record, Revision since) {
@@ -47,31 +46,35 @@ void RecordCache::Offer(std::string_view key, KeyRecordPtr record, Revision as_o
   // Hazard: between the view and this call the key may have been set and evicted again; what the
   // view holds would then come back from the past.
   if (shard.changed > as_of) return;
-  if (shard.by_key.find(key) != shard.by_key.end()) return;
+  if (shard.entries.find(key) != shard.entries.end()) return;
   const Revision since = record == nullptr ? as_of : record->mod;
   Keep(shard, key, {.record = std::move(record), .since = since});
 }
 
 void RecordCache::Keep(Shard& shard, std::string_view key, Found found) {
   const size_t cost = Cost(key, found.record);
-  const auto at = shard.by_key.find(key);
-  if (at != shard.by_key.end()) {
-    Entry& entry = *at->second;
-    shard.bytes -= Cost(entry.key, entry.found.record);
-    entry.found = std::move(found);
-    shard.entries.splice(shard.entries.begin(), shard.entries, at->second);
+  if (const auto at = shard.entries.find(key); at != shard.entries.end()) {
+    shard.bytes -= Cost(key, at->second.found.record);
+    at->second.found = std::move(found);
+    at->second.used = true;
   } else {
     if (cost > shard_bytes_max_) return;
-    shard.entries.push_front({.key = std::string(key), .found = std::move(found)});
-    shard.by_key.emplace(shard.entries.front().key, shard.entries.begin());
+    const auto added = shard.entries.emplace(key, Entry{.found = std::move(found), .used = false});
+    shard.queue.push_back(&*added.first);
   }
   shard.bytes += cost;
-  while (shard.bytes > shard_bytes_max_) {
-    const Entry& oldest = shard.entries.back();
-    shard.bytes -= Cost(oldest.key, oldest.found.record);
-    shard.by_key.erase(oldest.key);
-    shard.entries.pop_back();
+  while (shard.bytes > shard_bytes_max_) EvictOne(shard);
+}
+
+void RecordCache::EvictOne(Shard& shard) {
+  while (std::exchange(shard.queue.front()->second.used, false)) {
+    shard.queue.push_back(shard.queue.front());
+    shard.queue.pop_front();
   }
+  const auto evicted = shard.entries.find(shard.queue.front()->first);
+  shard.queue.pop_front();
+  shard.bytes -= Cost(evicted->first, evicted->second.found.record);
+  shard.entries.erase(evicted);
 }
 
 size_t RecordCache::bytes() const {

@@ -7,7 +7,8 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
+#include <deque>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,14 +42,22 @@ class RecordCache {
 
  private:
   struct Entry {
-    std::string key;
     Found found;
+    bool used = false;  // Since it last came to the front of the queue.
   };
+  // Not noexcept on purpose: libstdc++ then keeps each key's hash beside it.
+  struct KeyHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view key) const { return std::hash<std::string_view>{}(key); }
+  };
+  // Only looked up, never walked: its order differs between processes.
+  using Entries = std::unordered_map<std::string, Entry, KeyHash, std::equal_to<>>;
   struct Shard {
     mutable Mutex mutex;
-    std::list<Entry> entries ABSL_GUARDED_BY(mutex);  // Most recently used first.
-    // Only looked up, never walked: its order differs between processes.
-    std::unordered_map<std::string_view, std::list<Entry>::iterator> by_key ABSL_GUARDED_BY(mutex);
+    Entries entries ABSL_GUARDED_BY(mutex);
+    // Whoever is in front goes next, unless it was used: then it goes to the back. That comes near
+    // the least recently used, and a hit writes nothing but its own entry.
+    std::deque<Entries::value_type*> queue ABSL_GUARDED_BY(mutex);
     size_t bytes ABSL_GUARDED_BY(mutex) = 0;
     Revision changed ABSL_GUARDED_BY(mutex) = 0;  // Of the last Set.
   };
@@ -56,6 +65,7 @@ class RecordCache {
   Shard& ShardOf(std::string_view key);
   void Keep(Shard& shard, std::string_view key, Found found)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  void EvictOne(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
 
   const size_t shard_bytes_max_;
   std::vector<Shard> shards_;

@@ -36,9 +36,9 @@ class MemoryDatabase final : public Database {
     if (disk_->fail_writes) return absl::DataLossError("the disk is gone");
     for (const WriteSet::Change& change : writes.changes()) {
       if (change.value) {
-        map_[change.key] = *change.value;
+        map_.insert_or_assign(std::string(change.key), std::string(*change.value));
       } else {
-        map_.erase(change.key);
+        map_.erase(std::string(change.key));
       }
     }
     if (sync == Sync::kYes) {

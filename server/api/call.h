@@ -1,4 +1,4 @@
-// The seam between a transport (gRPC today) and the services: a service is plain functions over
+// The seam between the transport and the services: a service is plain functions over
 // these types and never sees the transport.
 //
 // A function answers exactly once, from any thread, and never blocks the calling thread.
@@ -52,10 +52,13 @@ class Writer {
   virtual ~Writer() = default;
   virtual void Write(Response response, absl::AnyInvocable<void(bool) &&> ready) = 0;
   virtual void Finish(absl::Status status) = 0;
+  // For who would not notice for long, having nothing to write: `gone` is called when the client
+  // is, unless Finish comes first.
+  virtual void OnGone(absl::AnyInvocable<void() &&> gone) = 0;
 };
 
 // The receiving half: `next` is called with the next message, or nothing when the client closed its
-// side or is gone. One read at a time.
+// side or is gone. One read at a time; one that is open at Finish is dropped.
 template <typename Request>
 class Reader {
  public:

@@ -11,13 +11,18 @@
 #include "proto/etcd/election.pb.h"
 #include "proto/etcd/lock.pb.h"
 #include "proto/etcd/rpc.pb.h"
+#include "proto/grpc/health.pb.h"
+#include "proto/grpc/reflection.pb.h"
+#include "proto/grpc/reflection_v1alpha.pb.h"
 #include "proto/kvd/v1/kv.pb.h"
 #include "server/api/cluster_service.h"
 #include "server/api/edge.h"
 #include "server/api/errors.h"
-#include "server/api/grpc_server.h"
+#include "server/api/health_service.h"
+#include "server/api/http2_server.h"
 #include "server/api/kv_service.h"
 #include "server/api/maintenance_service.h"
+#include "server/api/reflection_service.h"
 #include "server/api/rpc_service.h"
 #include "server/kv/kv_machine.h"
 #include "storage/mutex.h"
@@ -39,6 +44,9 @@ constexpr absl::Duration kProbeRead = absl::Seconds(3);
 constexpr absl::Duration kProbeTick = absl::Milliseconds(100);
 constexpr Index kLagMax = 5000;
 
+// What a client may send above a request's limit, so that the limit's own error reaches it.
+constexpr size_t kReceiveOverhead = size_t{512} << 10;
+
 constexpr std::string_view kWithV3 = "arrives with the complete v3 API";
 constexpr std::string_view kWithAuth = "arrives with users, roles and TLS";
 
@@ -48,7 +56,23 @@ const google::protobuf::ServiceDescriptor* Find(const std::string& name) {
   static_cast<void>(v3lockpb::LockRequest::descriptor());
   static_cast<void>(v3electionpb::LeaderRequest::descriptor());
   static_cast<void>(kvd::v1::PutRequest::descriptor());
+  static_cast<void>(grpc::health::v1::HealthCheckRequest::descriptor());
+  static_cast<void>(grpc::reflection::v1::ServerReflectionRequest::descriptor());
+  static_cast<void>(grpc::reflection::v1alpha::Anchor::descriptor());
   return google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(name);
+}
+
+Http2Options FrontOptions(const Options& options) {
+  Http2Options front;
+  front.listen_urls = options.listen_client_urls;
+  front.loops = FrontLoops();
+  front.message_bytes_max = options.request_bytes_max + kReceiveOverhead;
+  front.concurrent_streams_max = options.concurrent_streams_max;
+  front.memory_bytes_max = options.memory_bytes_max;
+  front.keepalive_min_time = options.keepalive_min_time;
+  front.keepalive_interval = options.keepalive_interval;
+  front.keepalive_timeout = options.keepalive_timeout;
+  return front;
 }
 
 // Counts what was begun and has not ended.
@@ -94,9 +118,11 @@ class Services::Running {
     Refuse("v3lockpb.Lock", "Lock", kWithV3);
     Refuse("v3electionpb.Election", "Election", kWithV3);
     Refuse("kvd.v1.KV", "kvd.v1.KV", kWithV3);
-    std::vector<RpcService*> services;
-    for (const auto& service : services_) services.push_back(service.get());
-    RETURN_IF_ERROR(server_.Start(edge_.options(), services));
+    AddHealth();
+    AddReflection("grpc.reflection.v1.ServerReflection");
+    AddReflection("grpc.reflection.v1alpha.ServerReflection");
+    RETURN_IF_ERROR(
+        server_.Start(parts_.runtime, FrontOptions(edge_.options()), std::move(methods_)));
     started_ = true;
     parts_.metrics->Watch([this] { return ReadGauges(); });
     OpenProbes();
@@ -112,7 +138,8 @@ class Services::Running {
     draining_ = true;
     probes_->Close("the member is stopping");
     edge_.BeginStop();
-    loop_.reset();  // Before the server that it tells of its health.
+    loop_.reset();  // Before the health that it tells.
+    health_.Stop();
     server_.Stop(grace);
     asked_.AwaitNone();
     readers_.reset();
@@ -123,74 +150,95 @@ class Services::Running {
   int port() const { return server_.port(); }
 
  private:
-  RpcService* Add(const std::string& name) {
-    services_.push_back(std::make_unique<RpcService>(Find(name), parts_.runtime, parts_.metrics));
-    return services_.back().get();
+  RpcService Add(const std::string& name) {
+    health_.AddService(name);
+    reflection_.AddService(name);
+    return {Find(name), parts_.runtime, parts_.metrics, &methods_};
   }
 
   void Refuse(const std::string& name, std::string_view what, std::string_view when) {
-    Add(name)->RefuseTheRest(fmt::format("{} {}", what, when));
+    Add(name).RefuseTheRest(fmt::format("{} {}", what, when));
   }
 
   void AddKv() {
-    RpcService* rpcs = Add("etcdserverpb.KV");
-    rpcs->AddUnary<RangeRequest, Encoded<RangeResponse>>(
+    RpcService rpcs = Add("etcdserverpb.KV");
+    rpcs.AddUnary<RangeRequest, Encoded<RangeResponse>>(
         "Range", [this](const Call& call, RangeRequest request, auto done) {
           kv_.Range(call, std::move(request), std::move(done));
         });
-    rpcs->AddUnary<Received<PutRequest>, Encoded<PutResponse>>(
+    rpcs.AddUnary<Received<PutRequest>, Encoded<PutResponse>>(
         "Put", [this](const Call& call, Received<PutRequest> request, auto done) {
           kv_.Put(call, std::move(request), std::move(done));
         });
-    rpcs->AddUnary<Received<DeleteRangeRequest>, Encoded<DeleteRangeResponse>>(
+    rpcs.AddUnary<Received<DeleteRangeRequest>, Encoded<DeleteRangeResponse>>(
         "DeleteRange", [this](const Call& call, Received<DeleteRangeRequest> request, auto done) {
           kv_.DeleteRange(call, std::move(request), std::move(done));
         });
-    rpcs->AddUnary<Received<TxnRequest>, Encoded<TxnResponse>>(
+    rpcs.AddUnary<Received<TxnRequest>, Encoded<TxnResponse>>(
         "Txn", [this](const Call& call, Received<TxnRequest> request, auto done) {
           kv_.Txn(call, std::move(request), std::move(done));
         });
-    rpcs->AddUnary<Received<CompactionRequest>, Encoded<CompactionResponse>>(
+    rpcs.AddUnary<Received<CompactionRequest>, Encoded<CompactionResponse>>(
         "Compact", [this](const Call& call, Received<CompactionRequest> request, auto done) {
           kv_.Compact(call, std::move(request), std::move(done));
         });
-    rpcs->AddServerStream<RangeRequest, RangeStreamResponse>(
+    rpcs.AddServerStream<RangeRequest, RangeStreamResponse>(
         "RangeStream", [this](const Call& call, RangeRequest request, auto* writer) {
           kv_.RangeStream(call, std::move(request), writer);
         });
   }
 
   void AddMaintenance() {
-    RpcService* rpcs = Add("etcdserverpb.Maintenance");
-    rpcs->AddUnary<StatusRequest, StatusResponse>(
+    RpcService rpcs = Add("etcdserverpb.Maintenance");
+    rpcs.AddUnary<StatusRequest, StatusResponse>(
         "Status", [this](const Call& call, StatusRequest request, auto done) {
           maintenance_.Status(call, std::move(request), std::move(done));
         });
-    rpcs->AddUnary<AlarmRequest, AlarmResponse>(
+    rpcs.AddUnary<AlarmRequest, AlarmResponse>(
         "Alarm", [this](const Call& call, AlarmRequest request, auto done) {
           maintenance_.Alarm(call, std::move(request), std::move(done));
         });
-    rpcs->AddUnary<HashKVRequest, HashKVResponse>(
+    rpcs.AddUnary<HashKVRequest, HashKVResponse>(
         "HashKV", [this](const Call& call, HashKVRequest request, auto done) {
           maintenance_.HashKv(call, std::move(request), std::move(done));
         });
-    rpcs->RefuseTheRest(fmt::format("this method of Maintenance {}", kWithV3));
+    rpcs.RefuseTheRest(fmt::format("this method of Maintenance {}", kWithV3));
   }
 
   void AddCluster() {
-    RpcService* rpcs = Add("etcdserverpb.Cluster");
-    rpcs->AddUnary<MemberListRequest, MemberListResponse>(
+    RpcService rpcs = Add("etcdserverpb.Cluster");
+    rpcs.AddUnary<MemberListRequest, MemberListResponse>(
         "MemberList", [this](const Call& call, MemberListRequest request, auto done) {
           cluster_.MemberList(call, std::move(request), std::move(done));
         });
-    rpcs->RefuseTheRest(fmt::format("changing members {}", kWithV3));
+    rpcs.RefuseTheRest(fmt::format("changing members {}", kWithV3));
+  }
+
+  void AddHealth() {
+    using grpc::health::v1::HealthCheckRequest;
+    using grpc::health::v1::HealthCheckResponse;
+    RpcService rpcs = Add("grpc.health.v1.Health");
+    rpcs.AddUnary<HealthCheckRequest, HealthCheckResponse>(
+        "Check", [this](const Call&, const HealthCheckRequest& request, auto done) {
+          health_.Check(request, std::move(done));
+        });
+    rpcs.AddServerStream<HealthCheckRequest, HealthCheckResponse>(
+        "Watch", [this](const Call&, const HealthCheckRequest& request, auto* writer) {
+          health_.Watch(request, writer);
+        });
+  }
+
+  void AddReflection(const std::string& name) {
+    Add(name).AddBidiStream<ReflectionService::Request, ReflectionService::Response>(
+        "ServerReflectionInfo",
+        [this](const Call&, auto* reader, auto* writer) { reflection_.Info(reader, writer); });
   }
 
   // On the edge loop: tells health checkers when a leader comes or goes.
   void Beat(int count) {
     if (count % kRefreshEvery == 0) edge_.Refresh();
     const bool serving = !draining_ && parts_.replica->leader() != 0;
-    if (serving != serving_) server_.SetServing(serving);
+    if (serving != serving_) health_.SetServing(serving);
     serving_ = serving;
     loop_->PostAfter(kHealthEvery, [this, count] { Beat(count + 1); });
   }
@@ -293,8 +341,10 @@ class Services::Running {
   KvService kv_{&edge_};
   MaintenanceService maintenance_{&edge_};
   ClusterService cluster_{&edge_};
-  std::vector<std::unique_ptr<RpcService>> services_;
-  GrpcServer server_;
+  HealthService health_;
+  ReflectionService reflection_;
+  RpcMethods methods_;
+  Http2Server server_;
   Pending asked_;  // Probes.
   bool started_ = false;
   std::atomic<bool> draining_ = false;

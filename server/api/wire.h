@@ -1,28 +1,17 @@
-// Between gRPC's byte buffers and statuses and the types of call.h; what all adapters share.
+// Between the bytes of a call and the messages that a service function takes and gives; what all
+// adapters share.
 #pragma once
 
 #include <google/protobuf/message_lite.h>
-#include <grpcpp/impl/codegen/byte_buffer.h>
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/status.h>
 
-#include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "server/api/call.h"
+#include "server/api/http2_call.h"
 
 namespace kv::api {
-
-grpc::Status ToGrpc(const absl::Status& status);
-
-// What the metadata and the deadline of a call say.
-Call CallOf(const grpc::CallbackServerContext& context);
-
-std::string Flatten(const grpc::ByteBuffer& buffer);
-// `bytes` go into the buffer without being copied, unless they are few.
-grpc::ByteBuffer ToBuffer(std::string bytes, std::shared_ptr<void> hold);
 
 // Internal, as gRPC libraries answer bytes that are no message of this kind.
 absl::Status Decode(const std::string& bytes, google::protobuf::MessageLite* message);
@@ -41,12 +30,17 @@ struct RequestShape<Received<Message>> {
 };
 
 template <typename Message>
-grpc::ByteBuffer Encode(const Message& message) {
-  return ToBuffer(message.SerializeAsString(), nullptr);
+Outgoing Encode(const Message& message) {
+  Outgoing outgoing;
+  outgoing.message = message.SerializeAsString();
+  return outgoing;
 }
 template <typename Message>
-grpc::ByteBuffer Encode(Encoded<Message> response) {
-  return ToBuffer(std::move(response.bytes), std::move(response.hold));
+Outgoing Encode(Encoded<Message> response) {
+  Outgoing outgoing;
+  outgoing.message = std::move(response.bytes);
+  outgoing.hold = std::move(response.hold);
+  return outgoing;
 }
 
 }  // namespace kv::api

@@ -336,7 +336,7 @@ TEST_CASE("readers and a writer work side by side") {
   CHECK_FALSE(torn);
 }
 
-TEST_CASE("the database works on the real file system and keeps its own log small and silent") {
+TEST_CASE("the database works on the real file system and keeps no log of its own") {
   const std::string root = "/tmp/kvd_rocks_test." + std::to_string(getpid());
   rocksdb::Env* env = rocksdb::Env::Default();
   {
@@ -349,10 +349,9 @@ TEST_CASE("the database works on the real file system and keeps its own log smal
   auto reopened = OpenRocksDatabase(env, root, Options(true));
   REQUIRE(reopened.ok());
   CHECK(Value((*reopened)->Get("secret-key")) == "secret-value");
-  const auto log = ReadFile(env, root + "/LOG");
+  const auto log = FileExists(env, root + "/LOG");
   REQUIRE(log.ok());
-  REQUIRE(log->has_value());
-  CHECK((*log)->find("secret") == std::string::npos);
+  CHECK_FALSE(*log);
   reopened->reset();
   CHECK(RemoveDirectory(env, root).ok());
   CHECK(RemoveDirectory(env, root + ".copy").ok());

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "server/api/admin_server.h"
+#include "server/api/listen_url.h"
 #include "server/api/metrics.h"
 #include "server/api/services.h"
 #include "server/api/version.h"
@@ -196,6 +197,9 @@ api::Options Server::Running::MakeApiOptions() const {
 }
 
 absl::Status Server::Running::Start() {
+  // Clients are listened to once there is something to serve. A port that cannot be had should not
+  // found a cluster first.
+  RETURN_IF_ERROR(api::CheckListenUrls(Texts(config_.listen_client_urls)));
   RETURN_IF_ERROR(admin_.Start());
   node_.Start([this](absl::Status status) { OnStarted(std::move(status)); });
   return absl::OkStatus();

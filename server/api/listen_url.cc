@@ -134,4 +134,13 @@ absl::StatusOr<Listeners> OpenListeners(const ListenUrl& url) {
   return listeners;
 }
 
+absl::Status CheckListenUrls(const std::vector<std::string>& urls) {
+  for (const std::string& text : urls) {
+    ASSIGN_OR_RETURN(const ListenUrl url, ParseListenUrl(text));
+    ASSIGN_OR_RETURN(const Listeners listeners, OpenListeners(url));
+    for (const int socket : listeners.sockets) close(socket);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace kv::api

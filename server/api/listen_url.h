@@ -27,4 +27,7 @@ struct Listeners {
 };
 absl::StatusOr<Listeners> OpenListeners(const ListenUrl& url);
 
+// Whether all of them could be listened on now. Says so early; only listening makes sure.
+absl::Status CheckListenUrls(const std::vector<std::string>& urls);
+
 }  // namespace kv::api

@@ -186,6 +186,22 @@ class BasicsTest(unittest.TestCase):
             member.start()
             self.assertEqual(member.await_exit(), 1, member.log())
             self.assertIn(str(member.client_port), member.log())
+            self.assertNotIn("member of the cluster", member.log())  # Nothing is founded before.
+
+    def test_a_second_signal_ends_a_stop_that_waits(self):
+        # With its followers paused a leader waits for one to take over: here for ten seconds.
+        with Cluster(3, flags=["--heartbeat-interval=1000", "--election-timeout=10000"]) as cluster:
+            cluster.start()
+            leader = cluster.leader()
+            for member in cluster.members:
+                if member is not leader:
+                    member.signal(signal.SIGSTOP)
+            leader.signal(signal.SIGTERM)
+            await_condition("it begins to stop", lambda: "stopping:" in leader.log())
+            leader.signal(signal.SIGTERM)
+            self.assertEqual(leader.await_exit(), 0)
+            self.assertIn("second signal", leader.log())
+            self.assertNotIn("info stopped", leader.log())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "server/raft/mark.h"
 #include "storage/check.h"
+#include "storage/mark.h"
 
 namespace kv::raft {
 namespace {

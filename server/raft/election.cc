@@ -2,8 +2,8 @@
 #include <utility>
 
 #include "server/raft/core.h"
-#include "server/raft/mark.h"
 #include "storage/check.h"
+#include "storage/mark.h"
 
 namespace kv::raft {
 

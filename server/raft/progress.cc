@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "server/raft/mark.h"
 #include "storage/check.h"
+#include "storage/mark.h"
 
 namespace kv::raft {
 

@@ -22,8 +22,8 @@
 #include <utility>
 
 #include "server/raft/describe.h"
-#include "server/raft/mark.h"
 #include "storage/check.h"
+#include "storage/mark.h"
 #include "tests/raft/bare_member.h"
 
 namespace kv::raft {

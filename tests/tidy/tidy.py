@@ -12,7 +12,7 @@ import sys
 ARROWS = {
     "proto": [],
     "storage": [],
-    "server/raft": ["storage/entry.h", "storage/check.h"],
+    "server/raft": ["storage/entry.h", "storage/check.h", "storage/mark.h"],
     "server/replica": ["server/raft", "storage", "proto/internal"],
     "server/kv": ["server/replica/machine.h", "server/raft/members.h", "storage", "proto"],
     "server/cluster": ["server/raft", "server/replica", "storage", "proto/internal"],

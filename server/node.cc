@@ -312,7 +312,10 @@ absl::Status Node::OpenMember() {
                                                              contents));
   ASSIGN_OR_RETURN(machine_, KvMachine::Open(MachineOptions()));
   const raft::Members members = machine_->members();
-  if (!members.IsMember(identity_.member_id) && !members.IsRemoved(identity_.member_id)) {
+  // Only founders are in every configuration that their log can show: whoever came later replays
+  // those from before its time first, and may be stopped while it does.
+  if (identity_.record && !members.IsMember(identity_.member_id) &&
+      !members.IsRemoved(identity_.member_id)) {
     return Refuse(
         fmt::format("{} holds the state of a cluster that does not know member {:x}; it "
                     "is from another disk: restore the right one, or replace the member",

@@ -63,7 +63,9 @@ class Network {
   // Everybody's address (self may be among them). Connections to others are closed.
   virtual void SetPeers(std::vector<PeerAddress> peers) = 0;
 
-  virtual void Send(raft::Envelope envelope) = 0;  // Dropped when the peer's outbox is full.
+  // Dropped when the peer's outbox is full. Whoever spoke to this process can be answered although
+  // it is not among the peers: a log that lags does not know the newest members.
+  virtual void Send(raft::Envelope envelope) = 0;
 
   // Streams the directory's files to `to`; `offer` is delivered with them once they are verified
   // there. `done(true)` only after the receiver took it. The directory stays the caller's.

@@ -146,6 +146,8 @@ class Replica {
   bool leading() const { return leader() == id(); }
   // How long there has been no leader; zero while there is one.
   absl::Duration leaderless() const;
+  // For judges that run everything in one thread; nobody else may look while loops run.
+  const raft::Core& core() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return core_; }
 
  private:
   // Times are Uptime(); InfiniteDuration() never comes.
@@ -285,7 +287,7 @@ class Replica {
   bool carry_posted_ ABSL_GUARDED_BY(*raft_loop_) = false;
   size_t writes_in_flight_ ABSL_GUARDED_BY(*raft_loop_) = 0;
   bool tick_passed_ ABSL_GUARDED_BY(*raft_loop_) = false;  // Since proposals were last appended.
-  Index applied_ ABSL_GUARDED_BY(*raft_loop_) = 0;  // What the machine has reported.
+  Index applied_ ABSL_GUARDED_BY(*raft_loop_) = 0;         // What the machine has reported.
 
   std::vector<Proposal> proposals_ ABSL_GUARDED_BY(*raft_loop_);  // Not yet given to anybody.
   std::map<Index, Waiter> waiters_ ABSL_GUARDED_BY(*raft_loop_);

@@ -316,7 +316,7 @@ InodeId DiskImage::NextInode() const {
 // The disk as RocksDB sees it.
 class FaultDisk::System : public rocksdb::FileSystem {
  public:
-  explicit System(DiskImage image) : image_(std::move(image)) {}
+  System(DiskImage image, Trace keeps) : image_(std::move(image)), keeps_(keeps) {}
 
   const char* Name() const override { return "FaultDisk"; }
 
@@ -331,7 +331,7 @@ class FaultDisk::System : public rocksdb::FileSystem {
   }
   size_t operations() const {
     const std::lock_guard<std::mutex> held(mutex_);
-    return trace_.size();
+    return done_;
   }
   void FailAt(size_t ordinal, Fault fault, Repeat repeat) {
     const std::lock_guard<std::mutex> held(mutex_);
@@ -589,12 +589,13 @@ class FaultDisk::System : public rocksdb::FileSystem {
 
   IOStatus Do(DiskOperation operation) {
     if (off_) return PowerIsOff();
-    const size_t ordinal = trace_.size() + failures_;
+    const size_t ordinal = done_ + failures_;
     const bool fails = plan_ && (plan_->repeat == Repeat::kEver ? ordinal >= plan_->ordinal
                                                                 : ordinal == plan_->ordinal);
     if (!fails) {
       image_.Apply(operation);
-      trace_.push_back(std::move(operation));
+      ++done_;
+      if (keeps_ == Trace::kAll) trace_.push_back(std::move(operation));
       return IOStatus::OK();
     }
     failed_ = true;
@@ -610,7 +611,9 @@ class FaultDisk::System : public rocksdb::FileSystem {
 
   mutable std::mutex mutex_;
   DiskImage image_;
+  const Trace keeps_;
   std::vector<DiskOperation> trace_;
+  size_t done_ = 0;  // Operations that took effect.
   std::set<std::string> locks_;
   std::optional<Plan> plan_;
   size_t failures_ = 0;
@@ -866,8 +869,8 @@ IOStatus FaultDisk::System::NewLogger(const std::string&, const IOOptions&,
   return IOStatus::OK();
 }
 
-FaultDisk::FaultDisk(DiskImage image)
-    : system_(std::make_shared<System>(std::move(image))),
+FaultDisk::FaultDisk(DiskImage image, Trace trace)
+    : system_(std::make_shared<System>(std::move(image), trace)),
       env_(std::make_unique<SleeplessEnv>(rocksdb::NewCompositeEnv(system_))) {
   system_->next_inode_ = system_->image_.NextInode();
 }

@@ -119,7 +119,9 @@ class DiskImage {
 
 class FaultDisk {
  public:
-  explicit FaultDisk(DiskImage image = DiskImage());
+  // Without a trace the ordinals of FailAt still count, and memory does not grow.
+  enum class Trace { kAll, kNone };
+  explicit FaultDisk(DiskImage image = DiskImage(), Trace trace = Trace::kAll);
   ~FaultDisk();
 
   rocksdb::Env* env() { return env_.get(); }

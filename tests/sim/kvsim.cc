@@ -1,0 +1,273 @@
+// kvsim: explores and replays simulated clusters.
+//
+//   kvsim --seed N           one run; a failure prints its timeline
+//   kvsim --seeds A..B       all of them (inclusive), on both cores; non-zero if one fails
+//   kvsim --shrink --seed N  looks for a smaller run that still fails
+//
+// The last line is `seed N ok digest H` or `seed N FAILED ...` (with --seeds, a summary).
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include "storage/check.h"
+#include "storage/mark.h"
+#include "tests/sim/run.h"
+
+#ifndef KVD_COMMIT_FILE
+#define KVD_COMMIT_FILE ""
+#endif
+
+namespace kv::sim {
+namespace {
+
+constexpr int kFailed = 3;
+
+struct Settings {
+  Shrink shrink;
+  bool trace = false;
+  bool times = false;
+};
+
+Swarm SwarmOf(uint64_t seed, const Shrink& shrink) {
+  Swarm swarm = DrawSwarm(seed);
+  if (shrink.voters > 0) swarm.cluster.voters = std::min(swarm.cluster.voters, shrink.voters);
+  if (shrink.clients > 0) {
+    swarm.workload.clients = std::min(swarm.workload.clients, shrink.clients);
+  }
+  if (shrink.faults_for > 0) swarm.faults_for = std::min(swarm.faults_for, shrink.faults_for);
+  for (size_t fault = 0; fault < kFaults; ++fault) {
+    if (shrink.without[fault]) swarm.weights[fault] = 0;
+  }
+  return swarm;
+}
+
+std::string CommitHere() {
+  std::ifstream file(KVD_COMMIT_FILE);
+  std::string commit;
+  file >> commit;
+  return commit.empty() ? "unknown" : commit;
+}
+
+// Runs in this process and does not return when it fails.
+Verdict RunHere(uint64_t seed, const Settings& settings) {
+  auto run = std::make_unique<Run>(SwarmOf(seed, settings.shrink), settings.trace);
+  TheCheckHook() = [seed, &settings, cluster = &run->cluster()](std::string_view failure) {
+    if (settings.trace) std::fputs(cluster->Timeline().c_str(), stdout);
+    fmt::print("seed {} FAILED commit {} at {} ms: {}\n", seed, CommitHere(),
+               cluster->scheduler().now() / kMillisecond, failure);
+    std::fflush(stdout);
+    _exit(kFailed);
+  };
+  const Verdict verdict = run->Judge();
+  run.reset();
+  TheCheckHook() = nullptr;
+  return verdict;
+}
+
+// What the workers of an exploration share.
+struct Board {
+  std::atomic<uint64_t> next;
+  std::atomic<uint64_t> failed;
+  std::atomic<uint64_t> done;
+  std::atomic<uint64_t> virtual_ms;
+  std::atomic<uint64_t> operations;
+  std::atomic<uint64_t> events;
+  std::atomic<uint64_t> faults;
+  std::atomic<uint64_t> digest;
+};
+
+void Work(const std::vector<uint64_t>& seeds, Board& board, const Settings& settings) {
+  for (;;) {
+    const uint64_t at = board.next.fetch_add(1);
+    if (at >= seeds.size()) return;
+    const Verdict verdict = RunHere(seeds[at], settings);
+    board.done.fetch_add(1);
+    board.virtual_ms.fetch_add(static_cast<uint64_t>(verdict.virtual_time / kMillisecond));
+    board.operations.fetch_add(verdict.operations);
+    board.events.fetch_add(verdict.events);
+    board.faults.fetch_add(verdict.faults);
+    // In no order, so that it does not matter who ran what.
+    board.digest.fetch_add(verdict.digest * (2 * seeds[at] + 1));
+  }
+}
+
+// A worker that meets a failure ends with it and another goes on behind it.
+int Explore(const std::vector<uint64_t>& seeds, unsigned workers, uint64_t failures_max,
+            const Settings& settings) {
+  void* shared =
+      mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  KV_CHECK(shared != MAP_FAILED);
+  auto* board = new (shared) Board();
+  const auto begun = std::chrono::steady_clock::now();
+  unsigned running = 0;
+  while (running > 0 || board->next < seeds.size()) {
+    while (running < workers && board->next < seeds.size() && board->failed < failures_max) {
+      std::fflush(nullptr);
+      const pid_t child = fork();
+      if (child == 0) {
+        Work(seeds, *board, settings);
+        _exit(0);
+      }
+      KV_CHECK(child > 0);
+      ++running;
+    }
+    if (running == 0) break;
+    int status = 0;
+    KV_CHECK(wait(&status) > 0);
+    --running;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+      board->failed.fetch_add(1);
+      if (!WIFEXITED(status) || WEXITSTATUS(status) != kFailed) {
+        fmt::print("a worker died of signal {} at or before seed number {}\n",
+                   WIFSIGNALED(status) ? WTERMSIG(status) : 0, board->next.load());
+      }
+    }
+  }
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  const double hours = static_cast<double>(board->virtual_ms) / 3'600'000;
+  fmt::print(
+      "{} seeds, {} failed, {} operations, {} faults, {} events, {:.2f} cluster-hours in "
+      "{:.1f} s: {:.2f} a minute; digest {:016x}\n",
+      board->done.load(), board->failed.load(), board->operations.load(), board->faults.load(),
+      board->events.load(), hours, seconds, hours / (seconds / 60), board->digest.load());
+  return board->failed == 0 ? 0 : 1;
+}
+
+// Whether a run fails, tried in a process of its own, in silence.
+bool Fails(uint64_t seed, const Settings& settings) {
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (std::freopen("/dev/null", "w", stdout) == nullptr) _exit(kFailed);
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(kFailed);
+    RunHere(seed, settings);
+    _exit(0);
+  }
+  int status = 0;
+  KV_CHECK(child > 0 && waitpid(child, &status, 0) == child);
+  return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+Shrink FindSmaller(uint64_t seed, Settings settings) {
+  const auto keep_if_it_fails = [&](const std::function<void(Shrink&)>& change) {
+    Settings smaller = settings;
+    change(smaller.shrink);
+    if (Fails(seed, smaller)) settings = smaller;
+  };
+  for (size_t fault = 0; fault < kFaults; ++fault) {
+    keep_if_it_fails([fault](Shrink& shrink) { shrink.without[fault] = true; });
+  }
+  for (const int voters : {1, 2, 3, 5}) {
+    keep_if_it_fails([voters](Shrink& shrink) {
+      if (shrink.voters == 0) shrink.voters = voters;
+    });
+  }
+  for (const uint64_t clients : {uint64_t{1}, uint64_t{2}, uint64_t{4}}) {
+    keep_if_it_fails([clients](Shrink& shrink) {
+      if (shrink.clients == 0) shrink.clients = clients;
+    });
+  }
+  for (const Time span : {kSecond, 2 * kSecond, 4 * kSecond, 8 * kSecond}) {
+    keep_if_it_fails([span](Shrink& shrink) {
+      if (shrink.faults_for == 0) shrink.faults_for = span;
+    });
+  }
+  return settings.shrink;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Explores and replays simulated clusters.");
+  std::optional<uint64_t> seed;
+  std::string seeds;
+  std::string list;
+  std::string mutant;
+  bool shrink = false;
+  unsigned workers = std::max(1U, std::thread::hardware_concurrency());
+  uint64_t failures_max = UINT64_MAX;
+  Settings settings;
+  app.add_option("--seed", seed, "replay one run");
+  app.add_option("--seeds", seeds, "explore A..B, inclusive");
+  app.add_option("--list", list, "explore the seeds in a file, one a line");
+  app.add_option("--mutant", mutant, "put a known bug back");
+  app.add_option("--workers", workers, "processes at a time");
+  app.add_option("--failures", failures_max, "stop after so many");
+  app.add_flag("--shrink", shrink, "look for a smaller run that fails");
+  app.add_flag("--trace", settings.trace, "print the timeline, also of a run that does not fail");
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_level(spdlog::level::off);
+  TheMutant() = mutant;
+
+  if (!seeds.empty() || !list.empty()) {
+    std::vector<uint64_t> all;
+    if (!list.empty()) {
+      std::ifstream file(list);
+      for (std::string line; std::getline(file, line);) {
+        if (!line.empty() && line[0] != '#') all.push_back(std::stoull(line));
+      }
+    } else {
+      const size_t dots = seeds.find("..");
+      if (dots == std::string::npos) {
+        fmt::print("--seeds takes A..B, not {}\n", seeds);
+        return 2;
+      }
+      const uint64_t first = std::stoull(seeds.substr(0, dots));
+      const uint64_t last = std::stoull(seeds.substr(dots + 2));
+      for (uint64_t each = first; each <= last; ++each) all.push_back(each);
+    }
+    return Explore(all, workers, failures_max, settings);
+  }
+  if (!seed) {
+    fmt::print("kvsim wants --seed N or --seeds A..B\n");
+    return 2;
+  }
+  if (shrink) {
+    if (!Fails(*seed, settings)) {
+      fmt::print("seed {} does not fail\n", *seed);
+      return 2;
+    }
+    settings.shrink = FindSmaller(*seed, settings);
+    const Swarm smaller = SwarmOf(*seed, settings.shrink);
+    std::string faults;
+    for (size_t fault = 0; fault < kFaults; ++fault) {
+      if (smaller.weights[fault] > 0) faults += fmt::format(" {}", fault);
+    }
+    fmt::print("fails with {} voters, {} clients, {} s of faults; kinds of faults left:{}\n",
+               smaller.cluster.voters, smaller.workload.clients, smaller.faults_for / kSecond,
+               faults);
+  }
+  Settings replay = settings;
+  const bool print_always = settings.trace;
+  replay.trace = true;
+  auto run = std::make_unique<Run>(SwarmOf(*seed, replay.shrink), /*trace=*/true);
+  TheCheckHook() = [&](std::string_view failure) {
+    std::fputs(run->cluster().Timeline().c_str(), stdout);
+    fmt::print("seed {} FAILED commit {} at {} ms: {}\n", *seed, CommitHere(),
+               run->cluster().scheduler().now() / kMillisecond, failure);
+    std::fflush(stdout);
+    _exit(kFailed);
+  };
+  const Verdict verdict = run->Judge();
+  if (print_always) std::fputs(run->cluster().Timeline().c_str(), stdout);
+  run.reset();
+  fmt::print("seed {} ok digest {:016x}\n", *seed, verdict.digest);
+  return 0;
+}
+
+}  // namespace
+}  // namespace kv::sim
+
+int main(int argc, char** argv) { return kv::sim::Main(argc, argv); }

@@ -11,6 +11,7 @@
 #include "server/replica/forward.h"
 #include "server/replica/recovery.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -289,6 +290,7 @@ absl::Status Node::LayDown() {
 absl::Status Node::OpenMember() {
   if (!work_loop_) work_loop_ = runtime_.NewUnorderedLoop("machine-work", kWorkThreads);
   if (!identity_.data_laid) {
+    MARK("node.lay_down");
     RETURN_IF_ERROR(LayDown());
   } else {
     for (const std::string_view part : {"member/log", "member/STATE"}) {
@@ -397,6 +399,7 @@ void Node::Publish(const raft::Members& members) {
       members.IsVoter(self) ? raft::MemberFate::kVoter : raft::MemberFate::kLearner;
   raft::MemberChange change;
   change.targets.push_back({.id = self, .fate = fate, .record = std::move(record)});
+  MARK("node.publish");
   publishing_ = true;
   Log(LineLevel::kInfo,
       fmt::format("publishing this member's name and addresses: name={}", config_.name));
@@ -414,6 +417,7 @@ void Node::Publish(const raft::Members& members) {
 }
 
 void Node::EndAsRemoved() {
+  MARK("node.ends_as_removed");
   identity_.state = cluster::State::kRemoved;
   const absl::Status written = cluster::WriteIdentity(env_, Path("identity"), identity_);
   config_.fatal(fmt::format(

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "storage/check.h"
+#include "storage/mark.h"
 #include "storage/mvcc.h"
 #include "storage/status.h"
 
@@ -182,7 +183,8 @@ WriteSet Batch::Writes() const {
   for (const auto& [key, pending] : pending_) {
     if (pending.versions.empty()) continue;
     // The newest stays in the table of current records, unless it is a tombstone.
-    if (pending.versions.back()->tombstone) put_version(key, *pending.versions.back());
+    if (pending.versions.back()->tombstone && !MUTANT("mvcc.tombstone_not_written"))
+      put_version(key, *pending.versions.back());
     for (size_t i = pending.versions.size(); --i > 0;) put_version(key, *pending.versions[i - 1]);
     if (pending.base != nullptr) put_version(key, *pending.base);
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "storage/mark.h"
 #include "storage/mvcc.h"
 #include "storage/status.h"
 
@@ -24,7 +25,7 @@ absl::StatusOr<bool> Mvcc::CompactStep(size_t rows_max) {
     if (compacted <= compaction.finished) return false;
     // The history at the last target itself was kept, for watches from it.
     compaction.next = {.revision = std::max(compaction.finished, Revision{0}), .sub = 0};
-    compaction.target = compacted;
+    compaction.target = MUTANT("mvcc.compaction_goes_too_far") ? compacted + 2 : compacted;
   }
 
   WriteSet writes;
@@ -37,7 +38,9 @@ absl::StatusOr<bool> Mvcc::CompactStep(size_t rows_max) {
     if (!at || !row) {
       return MakeStatus(absl::StatusCode::kDataLoss, "a row of the history is malformed");
     }
-    if (row->was_live) writes.Delete(VersionKey(row->key, row->previous));
+    if (row->was_live && !MUTANT("mvcc.compaction_keeps_what_tombstone_hid")) {
+      writes.Delete(VersionKey(row->key, row->previous));
+    }
     if (at->revision < compaction.target) {
       if (!row->is_live) writes.Delete(VersionKey(row->key, at->revision));
       writes.Delete(std::string(history->key()));

@@ -7,6 +7,7 @@
 
 #include "storage/check.h"
 #include "storage/entry.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -37,7 +38,9 @@ absl::Status WriteNewFile(rocksdb::Env* env, const std::string& path, std::strin
   RETURN_IF_ERROR(FromRocks(env->NewWritableFile(path, &file, rocksdb::EnvOptions()),
                             fmt::format("cannot create {}", path)));
   RETURN_IF_ERROR(FromRocks(file->Append(ToSlice(bytes)), fmt::format("cannot write {}", path)));
-  RETURN_IF_ERROR(FromRocks(file->Fsync(), fmt::format("cannot sync {}", path)));
+  if (!MUTANT("storage.small_file_not_synced")) {
+    RETURN_IF_ERROR(FromRocks(file->Fsync(), fmt::format("cannot sync {}", path)));
+  }
   return FromRocks(file->Close(), fmt::format("cannot close {}", path));
 }
 
@@ -110,6 +113,7 @@ absl::Status WriteFileAtomically(rocksdb::Env* env, const std::string& path,
   RETURN_IF_ERROR(WriteNewFile(env, temporary, bytes));
   RETURN_IF_ERROR(FromRocks(env->RenameFile(temporary, path),
                             fmt::format("cannot rename {} to {}", temporary, path)));
+  if (MUTANT("storage.rename_not_synced")) return absl::OkStatus();
   return SyncDirectory(env, ParentDirectory(path));
 }
 

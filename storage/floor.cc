@@ -8,6 +8,7 @@
 
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -80,6 +81,7 @@ absl::Status Floor::Raise(Index commit, const LogStore& log) {
 }
 
 absl::Status Floor::LowerFor(std::span<const LogUpdate> updates) {
+  if (MUTANT("storage.floor_not_lowered")) return absl::OkStatus();
   Mark next = mark_;
   const auto lower_to = [&next](Index index) {
     next.commit = std::min(next.commit, index);
@@ -95,6 +97,7 @@ absl::Status Floor::LowerFor(std::span<const LogUpdate> updates) {
       lower_to(update.entries.front()->index - 1);
     }
   }
+  if (next != mark_) MARK("storage.floor_lowered");
   return next == mark_ ? absl::OkStatus() : Write(next);
 }
 
@@ -117,6 +120,7 @@ absl::Status Floor::Read() {
     } else if (slot.status().code() == absl::StatusCode::kFailedPrecondition) {
       return slot.status();
     } else {
+      MARK("storage.floor_slot_torn");
       damage = slot.status();  // A torn write; the other slot holds.
     }
   }

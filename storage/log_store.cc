@@ -5,6 +5,7 @@
 
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -196,10 +197,11 @@ absl::Status LogStore::Commit(std::span<const LogUpdate> updates) {
   KV_CHECK(draft.hard_state.term >= draft.last.term, "an entry of a term that is not durable");
   if (draft.hard_state != hard_state_) {
     draft.writes.Put(std::string(kHardStateKey),
-                     EncodePair(draft.hard_state.term, draft.hard_state.vote));
+                     EncodePair(draft.hard_state.term,
+                                MUTANT("storage.vote_not_written") ? 0 : draft.hard_state.vote));
   }
   if (draft.writes.empty()) return absl::OkStatus();
-  return Write(std::move(draft), Sync::kYes);
+  return Write(std::move(draft), MUTANT("storage.log_not_synced") ? Sync::kNo : Sync::kYes);
 }
 
 absl::Status LogStore::DropThrough(Position position) {
@@ -208,7 +210,9 @@ absl::Status LogStore::DropThrough(Position position) {
   if (position.index <= base_.index) return absl::OkStatus();
   Draft draft{.writes = {}, .hard_state = hard_state_, .base = position, .last = last_};
   draft.writes.DeleteRange(EntryKey(base_.index + 1), EntryKey(position.index + 1));
-  draft.writes.Put(std::string(kBaseKey), EncodePair(position.index, position.term));
+  if (!MUTANT("storage.base_not_moved")) {
+    draft.writes.Put(std::string(kBaseKey), EncodePair(position.index, position.term));
+  }
   return Write(std::move(draft), Sync::kNo);
 }
 
@@ -242,7 +246,8 @@ void LogStore::Append(Draft& draft, std::span<const EntryPtr> entries) const {
   }
   // In the same batch: a suffix that survived its replacement would come back as entries that
   // nobody ever agreed to.
-  if (previous.index < draft.last.index) {
+  if (previous.index < draft.last.index && !MUTANT("storage.suffix_not_deleted")) {
+    MARK("storage.shorter_suffix");
     draft.writes.DeleteRange(EntryKey(previous.index + 1), EntryKey(draft.last.index + 1));
   }
   draft.last = previous;

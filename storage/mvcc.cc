@@ -4,6 +4,7 @@
 
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -207,7 +208,10 @@ absl::StatusOr<View> Mvcc::At(Revision revision, const KeyRange* counted) const 
   View view = Latest(counted);
   if (revision <= 0 || revision == view.head_.revision) return view;
   if (revision > view.head_.revision) return FutureRevisionError();
-  if (revision < view.head_.compacted) return CompactedError();
+  if (revision < view.head_.compacted && !MUTANT("mvcc.compacted_revision_is_read")) {
+    MARK("mvcc.read_of_compacted_revision");
+    return CompactedError();
+  }
   view.revision_ = revision;
   return view;
 }
@@ -242,9 +246,15 @@ absl::Status Mvcc::Commit(Batch batch, Position applied, uint64_t digest) {
   batch.head_.applied = applied;
   batch.head_.digest = digest;
   WriteSet writes = batch.Writes();
-  writes.Put(NoteKey(kHeadNote), EncodeHead(batch.head_));
+  const bool late = MUTANT("mvcc.head_written_late") && applied.index % 2 == 1;
+  if (!late) writes.Put(NoteKey(kHeadNote), EncodeHead(batch.head_));
 
   const MutexLock lock(write_mutex_);
+  if (MUTANT("mvcc.head_written_apart")) {
+    WriteSet early;
+    early.Put(NoteKey(kHeadNote), EncodeHead(batch.head_));
+    RETURN_IF_ERROR(database_->Write(early, Sync::kNo));
+  }
   RETURN_IF_ERROR(database_->Write(writes, Sync::kNo));
   const bool compacts = head().compacted != batch.head_.compacted;
   Publish(batch);
@@ -266,6 +276,7 @@ void Mvcc::Publish(const Batch& batch) {
   for (const auto& [key, pending] : batch.pending_) {
     if (pending.versions.empty()) continue;
     const KeyRecordPtr& last = pending.versions.back();
+    if (last->tombstone && MUTANT("mvcc.cache_keeps_deleted")) continue;
     cache_.Set(key, last->tombstone ? nullptr : last, last->mod);
   }
   // The old view is let go outside the lock: releasing it takes the database's own.

@@ -10,6 +10,7 @@
 #include "server/kv/txn.h"
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -99,6 +100,7 @@ Reply ExecuteCompaction(Batch& batch, const CommandView& command, bool wants_rep
   if (!request) return Unreadable("CompactionRequest");
   if (request->revision() <= batch.compacted()) return {.status = CompactedError(), .body = {}};
   if (request->revision() > batch.revision()) return {.status = FutureRevisionError(), .body = {}};
+  if (MUTANT("kv.apply_depends_on_caller") && !wants_reply) return {};
   batch.SetCompacted(request->revision());
   if (!wants_reply) return {};
   etcdserverpb::CompactionResponse response;
@@ -416,12 +418,12 @@ absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
   ASSIGN_OR_RETURN(Remembered remembered, Remember(next->Latest()));
   // What opening it wrote must not be lost behind the switch.
   RETURN_IF_ERROR(next->Flush());
-  RETURN_IF_ERROR(directory_.Switch());
+  if (!MUTANT("kv.snapshot_not_switched_to")) RETURN_IF_ERROR(directory_.Switch());
   compactions_->Use(next);
   pending_cluster_version_ = remembered.cluster_version;
   const MutexLock lock(mutex_);
   store_.swap(next);
-  members_ = std::move(remembered.members);
+  if (!MUTANT("kv.adopted_members_forgotten")) members_ = std::move(remembered.members);
   cluster_version_ = remembered.cluster_version;
   return absl::OkStatus();
 }

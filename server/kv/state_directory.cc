@@ -8,6 +8,7 @@
 
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -69,6 +70,7 @@ absl::StatusOr<bool> StateDirectory::Exists() const {
 absl::Status StateDirectory::RemoveOthers(const std::string& kept) const {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(env_, data_dir_));
   for (const std::string& name : names) {
+    if (NumberOf(name) && name != kept) MARK("kv.remove_left_over_state");
     if (NumberOf(name) && name != kept) RETURN_IF_ERROR(RemoveDirectory(env_, PathOf(name)));
   }
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 
 #include "proto/etcd/rpc.pb.h"
 #include "storage/check.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -237,6 +238,7 @@ PutView ViewOf(const etcdserverpb::PutRequest& put) {
 void Execute(Batch& batch, const TxnRequest& request, PathReader& path, Room& room,
              TxnResponse& response) {
   const bool succeeded = path.Next();
+  if (!succeeded) MARK("kv.txn_takes_other_branch");
   response.set_succeeded(succeeded);
   response.mutable_header();
   for (const RequestOp& op : succeeded ? request.success() : request.failure()) {
@@ -247,6 +249,7 @@ void Execute(Batch& batch, const TxnRequest& request, PathReader& path, Room& ro
         break;
       case RequestOp::kRequestPut:
         Put(batch, ViewOf(op.request_put()), room, *answer.mutable_response_put());
+        if (MUTANT("kv.txn_in_pieces")) batch.Finish();
         break;
       case RequestOp::kRequestDeleteRange:
         DeleteRange(batch, op.request_delete_range(), room,
@@ -300,7 +303,10 @@ Reply DoTxn(Batch& batch, const TxnRequest& request, bool wants_reply) {
   PathReader checked(path);
   status = Check(reading, {.revision = batch.revision(), .compacted = batch.compacted()}, request,
                  checked);
-  if (!status.ok()) return Refused(std::move(status));
+  if (!status.ok()) {
+    MARK("kv.txn_refused_whole");
+    return Refused(std::move(status));
+  }
 
   Room room{.wanted = wants_reply, .bytes = kResponseBytesMax, .refusal = {}};
   TxnResponse response;

@@ -185,6 +185,9 @@ bool Core::TakeNewerTerm(const Envelope& received) {
 
 // The sender learns the term and steps down, or catches up. Replies of an older term need nothing.
 void Core::AnswerOlderTerm(const Envelope& received) {
+  if (MUTANT("raft.old_vote_replies_count")) {
+    if (const auto* reply = std::get_if<VoteReply>(&received.message)) On(received.from, *reply);
+  }
   if (std::holds_alternative<VoteRequest>(received.message)) {
     if (!AnswerRemoved(received.from)) Send(received.from, VoteReply{.vote = Vote::kDenied});
     return;
@@ -195,6 +198,7 @@ void Core::AnswerOlderTerm(const Envelope& received) {
              !std::holds_alternative<Heartbeat>(received.message)) {
     return;
   }
+  MARK("raft.tell_old_leader");
   Send(received.from, HeartbeatReply{.round = 0, .flow = FlowHere()});
 }
 
@@ -203,6 +207,7 @@ void Core::BecomeFollower(Term term, MemberId leader) {
   const bool changes = term != hard_state_.term || leader != leader_ || IsLeader();
   if (term > hard_state_.term) EnterTerm(term, 0);
   if (changes) DropReads();
+  if (MUTANT("raft.vote_forgotten_on_step_down")) hard_state_.vote = 0;
   if (!std::holds_alternative<Follower>(role_)) {
     role_ = Follower{};
     ResetElectionTimer();
@@ -229,7 +234,9 @@ void Core::HearLeader(MemberId from) {
 }
 
 void Core::Send(MemberId to, Message message) {
-  auto& queue = IsPromise(message) ? promises_ : messages_;
+  const bool at_once =
+      MUTANT("raft.vote_reply_before_durable") && std::holds_alternative<VoteReply>(message);
+  auto& queue = IsPromise(message) && !at_once ? promises_ : messages_;
   queue.push_back(
       {.from = self_, .to = to, .term = hard_state_.term, .message = std::move(message)});
 }
@@ -333,7 +340,8 @@ void Core::TakeCommitted(Output& output) {
     adopting_given_ = true;
     return;
   }
-  const Index through = std::min(commit_, log_.stable());
+  const Index through =
+      MUTANT("raft.apply_before_durable") ? commit_ : std::min(commit_, log_.stable());
   if (through <= given_) return;
   output.committed.reserve(through - given_);
   while (given_ < through) output.committed.push_back(log_.At(++given_));

@@ -14,6 +14,7 @@ void Core::TickElection() {
     StartPreVote();
   } else {
     // Whoever waits for this leader shall hear that there is none.
+    MARK("raft.timeout_of_one_that_may_not_campaign");
     BecomeFollower(hard_state_.term, 0);
   }
 }
@@ -29,9 +30,13 @@ bool Core::MayCampaign() const {
   // very snapshot that it needs.
   if (removed_ || adopting_ || hard_state_.term >= kTermMax) return false;
   if (log_.members().IsVoter(self_)) return true;
+  if (MUTANT("raft.learner_campaigns") && log_.members().IsLearner(self_)) return true;
   // §4.2.2: until the configuration without this member commits, nobody else may be able to win.
   const Members* previous = log_.previous_members();
-  return log_.members_index() > commit_ && previous != nullptr && previous->IsVoter(self_);
+  const bool may =
+      log_.members_index() > commit_ && previous != nullptr && previous->IsVoter(self_);
+  if (may) MARK("raft.campaign_while_leaving");
+  return may;
 }
 
 bool Core::HearsFromLeader() const {
@@ -40,7 +45,9 @@ bool Core::HearsFromLeader() const {
 }
 
 bool Core::IsUpToDate(Position last) const {
+  if (MUTANT("raft.vote_for_any_log")) return true;
   const Position own = log_.last();
+  if (MUTANT("raft.logs_compared_by_length")) return last.index >= own.index;
   return last.term > own.term || (last.term == own.term && last.index >= own.index);
 }
 
@@ -76,7 +83,8 @@ void Core::Campaign(Cause cause) {
 
 void Core::CountOwnVote() {
   auto* candidate = std::get_if<Candidate>(&role_);
-  if (candidate == nullptr || hard_state_durable_ != hard_state_) return;
+  if (candidate == nullptr) return;
+  if (hard_state_durable_ != hard_state_ && !MUTANT("raft.own_vote_before_durable")) return;
   candidate->votes[self_] = Vote::kGranted;
   CountVotes();
 }
@@ -102,10 +110,12 @@ void Core::CountVotes() {
   if (const auto* asking = std::get_if<PreCandidate>(&role_)) {
     const std::optional<Vote> outcome = Outcome(asking->votes);
     if (outcome == Vote::kGranted) Campaign(Cause::kTimeout);
+    if (outcome == Vote::kDenied) MARK("raft.pre_vote_denied");
     if (outcome == Vote::kDenied) BecomeFollower(hard_state_.term, 0);
   } else if (const auto* candidate = std::get_if<Candidate>(&role_)) {
     const std::optional<Vote> outcome = Outcome(candidate->votes);
     if (outcome == Vote::kGranted) BecomeLeader();
+    if (outcome == Vote::kDenied) MARK("raft.election_lost");
     if (outcome == Vote::kDenied) BecomeFollower(hard_state_.term, 0);
   }
 }
@@ -120,15 +130,21 @@ void Core::On(MemberId from, const PreVoteRequest& request) {
 
 void Core::On(MemberId from, const PreVoteReply& reply) {
   auto* asking = std::get_if<PreCandidate>(&role_);
-  if (asking == nullptr || reply.proposed != hard_state_.term + 1) return;
+  if (asking == nullptr || reply.proposed != hard_state_.term + 1) {
+    MARK("raft.late_pre_vote_reply");
+    return;
+  }
   asking->votes[from] = reply.vote;
   CountVotes();
 }
 
 void Core::On(MemberId from, const VoteRequest& request) {
   if (AnswerRemoved(from)) return;
-  const bool free = hard_state_.vote == from || (hard_state_.vote == 0 && leader_ == 0);
+  const bool free = hard_state_.vote == from || (hard_state_.vote == 0 && leader_ == 0) ||
+                    (MUTANT("raft.second_vote_in_a_term") && !IsLeader());
+  if (!free) MARK("raft.deny_second_vote");
   if (!free || !IsUpToDate(request.last)) {
+    if (free) MARK("raft.deny_vote_to_old_log");
     Send(from, VoteReply{.vote = Vote::kDenied});
     return;
   }
@@ -141,16 +157,23 @@ void Core::On(MemberId from, const VoteRequest& request) {
 void Core::On(MemberId from, const VoteReply& reply) {
   auto* candidate = std::get_if<Candidate>(&role_);
   if (candidate == nullptr) return;
-  candidate->votes.try_emplace(from, reply.vote);  // The first answer stands.
+  if (!candidate->votes.try_emplace(from, reply.vote).second) {  // The first answer stands.
+    MARK("raft.repeated_vote_reply");
+  }
   CountVotes();
 }
 
 void Core::On(MemberId from, const TimeoutNow&) {
-  if (from != leader_ || IsLeader() || !MayCampaign()) return;
+  if (from != leader_ || IsLeader() || !MayCampaign()) {
+    MARK("raft.ignore_timeout_now");
+    return;
+  }
+  MARK("raft.campaign_by_transfer");
   Campaign(Cause::kTransfer);
 }
 
 void Core::On(MemberId, const Removed&) {
+  MARK("raft.told_that_it_was_removed");
   removed_ = true;
   BecomeFollower(hard_state_.term, 0);
 }

@@ -18,11 +18,13 @@ void Core::On(MemberId from, Append& append) {
   const Index end = append.prev.index + append.entries.size();
   if (end <= commit_) {
     // Old news. Every leader's log equals this one through its commit index (§3.6.3).
+    MARK("raft.append_of_old_news");
     Send(from, AppendReply{.verdict = Accepted{.match = commit_}, .flow = FlowHere()});
     return;
   }
   if (append.prev.index < log_.base().index) {
     // What the log has forgotten is committed, and so agreed upon.
+    MARK("raft.append_reaches_before_base");
     const Index known = log_.base().index - append.prev.index;
     const auto first_unknown = append.entries.begin() + static_cast<std::ptrdiff_t>(known);
     const Term term = (*std::prev(first_unknown))->term;
@@ -30,8 +32,11 @@ void Core::On(MemberId from, Append& append) {
     append.entries.erase(append.entries.begin(), first_unknown);
     append.prev = log_.base();
   }
-  if (!log_.Holds(append.prev)) {
+  const bool unheeded = MUTANT("raft.append_prev_term_unheeded") && append.prev.index > commit_ &&
+                        append.prev.index <= log_.last_index();
+  if (!log_.Holds(append.prev) && !unheeded) {
     KV_CHECK(append.prev.index > commit_, "the leader's log differs from the committed one");
+    if (append.prev.index <= log_.last_index()) MARK("raft.reject_conflicting_append");
     const Position hint = log_.LastAtMost(append.prev.index, append.prev.term);
     Send(from, AppendReply{.verdict = Rejected{.prev = append.prev.index, .hint = hint},
                            .flow = FlowHere()});
@@ -39,13 +44,18 @@ void Core::On(MemberId from, Append& append) {
   }
   TakeEntries(append.entries);
   // §3.5: only as far as this append has verified, not to the end of the log.
-  CommitThrough(std::min(append.commit, end));
-  Send(from, AppendReply{.verdict = Accepted{.match = end}, .flow = FlowHere()});
+  CommitThrough(
+      std::min(append.commit, MUTANT("raft.commit_past_the_append") ? log_.last_index() : end));
+  const Index match = MUTANT("raft.acknowledge_the_whole_log") ? log_.last_index() : end;
+  Send(from, AppendReply{.verdict = Accepted{.match = match}, .flow = FlowHere()});
 }
 
 void Core::TakeEntries(std::vector<EntryPtr>& entries) {
   auto entry = entries.begin();
-  while (entry != entries.end() && log_.Holds((*entry)->position())) ++entry;
+  while (entry != entries.end() && log_.Holds((*entry)->position())) {
+    if (MUTANT("raft.truncate_without_conflict") && (*entry)->index > commit_) break;
+    ++entry;
+  }
   if (entry == entries.end()) return;
   const Index first = (*entry)->index;
   if (first <= log_.last_index()) {
@@ -78,7 +88,10 @@ void Core::On(MemberId from, SnapshotOffer& offer) {
     return;
   }
   const bool held = log_.Holds(offer.at);
-  if (adopting_ || held || offer.at.index <= commit_) {
+  const bool older = offer.at.index <= commit_ && !MUTANT("raft.adopt_older_snapshot");
+  if (adopting_ || (held && !MUTANT("raft.snapshot_over_longer_log")) || older) {
+    if (older) MARK("raft.refuse_older_snapshot");
+    if (adopting_) MARK("raft.refuse_second_snapshot");
     // A log that holds the position keeps its tail: some of it may be acknowledged (R55).
     if (!adopting_ && held && offer.at.index > commit_) MARK("raft.refuse_snapshot_of_held_log");
     if (!adopting_ && held) CommitThrough(offer.at.index);
@@ -100,6 +113,13 @@ void Core::SnapshotAdopted(Position at, Members members) {
   KV_CHECK(adopting_ && adopting_given_ && adopting_->at == at, "nobody asked to adopt this");
   KV_CHECK(!IsLeader() && at.index > commit_);
   adopting_.reset();
+  if (members.IsJoint()) MARK("raft.snapshot_while_joint");
+  if (members.IsJoint() && MUTANT("raft.snapshot_forgets_outgoing")) {
+    members.outgoing.clear();
+    members.learners_next.clear();
+  }
+  if (MUTANT("raft.term_of_snapshot")) hard_state_.term = at.term;
+  if (log_.last_index() > at.index) MARK("raft.snapshot_shortens_log");
   log_.Reset(at, std::move(members));
   commit_ = given_ = applied_ = durable_ = at.index;
   const MemberId waiting = leader_ != 0 ? leader_ : adopting_from_;
@@ -108,7 +128,10 @@ void Core::SnapshotAdopted(Position at, Members members) {
 }
 
 void Core::On(MemberId from, const ReadReply& reply) {
-  if (from != leader_ || forwarded_.asked.empty() || reply.number != forwarded_.number) return;
+  const bool late = reply.number != forwarded_.number;
+  if (late) MARK("raft.late_read_reply");
+  if (from != leader_ || forwarded_.asked.empty()) return;
+  if (late && !MUTANT("raft.late_read_reply_counts")) return;
   for (const ReadId id : std::exchange(forwarded_.asked, {})) {
     grants_.push_back({.id = id, .index = reply.index});
   }

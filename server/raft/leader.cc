@@ -13,6 +13,8 @@ void Core::BecomeLeader() {
   Leader& leader = role_.emplace<Leader>();
   leader_ = self_;
   leader.term_start = log_.last_index() + 1;
+  if (log_.members().IsJoint()) MARK("raft.lead_while_joint");
+  if (commit_ < log_.last_index()) MARK("raft.lead_with_uncommitted_entries");
   FollowMembers(leader);
   // §6.4, §3.6.2: nothing of earlier terms commits, and no read is safe, before an entry of this
   // term does.
@@ -34,7 +36,8 @@ void Core::TickLeader(Leader& leader) {
       return;
     }
   }
-  if (leader.successor != 0 && ++leader.successor_elapsed >= options_.election_ticks) {
+  if (leader.successor != 0 && ++leader.successor_elapsed >= options_.election_ticks &&
+      !MUTANT("raft.transfer_never_ends")) {
     MARK("raft.transfer_times_out");
     leader.successor = 0;
   }
@@ -49,7 +52,8 @@ void Core::TickLeader(Leader& leader) {
 
 void Core::SendHeartbeat(MemberId to, Progress& follower, ReadRound round) {
   // Not past its match: a heartbeat verifies nothing, so it may only say what is known.
-  const Index commit = std::min(follower.match(), commit_);
+  const Index commit =
+      MUTANT("raft.heartbeat_tells_too_much") ? commit_ : std::min(follower.match(), commit_);
   follower.commit_told = std::max(follower.commit_told, commit);
   Send(to, Heartbeat{.commit = commit, .round = round});
 }
@@ -65,6 +69,7 @@ ProposeResult Core::Propose(std::vector<std::string> commands) {
   if (leader == nullptr) return {.refusal = ProposeRefusal::kNotLeader, .first = {}};
   if (leader->successor != 0) return {.refusal = ProposeRefusal::kTransferring, .first = {}};
   if (log_.bytes() >= options_.max_log_bytes || commands.size() >= kIndexMax - log_.last_index()) {
+    MARK("raft.log_full");
     return {.refusal = ProposeRefusal::kLogFull, .first = {}};
   }
   const Position first = {.index = log_.last_index() + 1, .term = hard_state_.term};
@@ -79,8 +84,12 @@ ChangeResult Core::ChangeMembers(const MemberChange& change) {
   auto* leader = std::get_if<Leader>(&role_);
   if (leader == nullptr) return refuse(ChangeRefusal::kNotLeader);
   if (leader->successor != 0) return refuse(ChangeRefusal::kTransferring);
-  if (commit_ < leader->term_start) return refuse(ChangeRefusal::kNotEstablished);
+  if (commit_ < leader->term_start) {
+    MARK("raft.refuse_change_before_own_commit");
+    return refuse(ChangeRefusal::kNotEstablished);
+  }
   if (log_.members().IsJoint() || log_.members_index() > commit_) {
+    MARK("raft.refuse_change_under_way");
     return refuse(ChangeRefusal::kUnderWay);
   }
   const ChangeOutcome outcome = PlanChange(log_.members(), change);
@@ -127,6 +136,7 @@ void Core::SendAppendsTo(MemberId to, Progress& follower) {
     need_snapshot_.push_back(to);
     return;
   }
+  if (follower.flow == Flow::kHold) MARK("raft.follower_holds");
   while (follower.flow == Flow::kOpen && follower.next() <= log_.last_index() &&
          follower.MaySend(options_.max_inflight_appends)) {
     SendAppend(to, follower, log_.last_index());
@@ -153,18 +163,34 @@ void Core::SendAppend(MemberId to, Progress& follower, Index last) {
 void Core::AdvanceCommit() {
   auto* leader = std::get_if<Leader>(&role_);
   if (leader == nullptr) return;
-  const Index reached = QuorumIndex(log_.members(), [this, leader](MemberId id) {
-    return id == self_ ? log_.stable() : leader->followers.at(id).match();
+  Index reached = QuorumIndex(log_.members(), [this, leader](MemberId id) -> Index {
+    if (id == self_)
+      return MUTANT("raft.leader_counts_unwritten") ? log_.last_index() : log_.stable();
+    return leader->followers.at(id).match();
   });
+  if (MUTANT("raft.learner_in_quorum") && !log_.members().IsJoint()) {
+    Members all = log_.members();
+    all.voters = all.All();
+    all.learners.clear();
+    reached = QuorumIndex(all, [this, leader](MemberId id) {
+      return id == self_ ? log_.stable() : leader->followers.at(id).match();
+    });
+  }
   // §3.6.2: an entry of an earlier term may be on a majority and yet be overwritten.
-  if (reached <= commit_ || log_.TermAt(reached) != hard_state_.term) return;
+  if (reached <= commit_) return;
+  if (log_.TermAt(reached) != hard_state_.term) {
+    MARK("raft.majority_holds_an_old_term");
+    if (!MUTANT("raft.commit_of_an_old_term")) return;
+  }
+  if (log_.stable() < reached) MARK("raft.commit_without_own_disk");
   CommitThrough(reached);
   if (log_.members_index() <= commit_) MembersCommitted(*leader);
 }
 
 void Core::MembersCommitted(Leader& leader) {
   for (const MemberId id : std::exchange(leader.departed, {})) Send(id, Removed{});
-  if (log_.members().IsJoint()) {
+  if (log_.members().IsJoint() && !MUTANT("raft.joint_never_left")) {
+    MARK("raft.leave_joint");
     AppendOwn(EntryKind::kMembers, Encode(LeaveJoint(log_.members())));
     FollowMembers(leader);
   }
@@ -222,6 +248,7 @@ void Core::HandOver(Leader& leader) {
   if (leader.successor == 0) return;
   const auto successor = leader.followers.find(leader.successor);
   if (successor == leader.followers.end()) {
+    MARK("raft.successor_left");
     leader.successor = 0;
     return;
   }
@@ -241,8 +268,12 @@ void Core::Read(ReadId id) {
 // §6.4, with a number in place of one exchange per read: whoever answers round n, or a later one,
 // in this term had elected no other leader by then, and every read of the round had begun.
 void Core::StartReadRound(Leader& leader) {
-  if (commit_ < leader.term_start) return;
+  if (commit_ < leader.term_start) {
+    if (!leader.gathering.empty()) MARK("raft.read_waits_for_own_commit");
+    if (!MUTANT("raft.read_before_own_commit")) return;
+  }
   const auto confirmed = [this, &leader] {
+    if (MUTANT("raft.read_without_asking")) return true;
     return IsQuorum(log_.members(), [this, &leader](MemberId id) {
       return id == self_ || leader.followers.at(id).round >= leader.round;
     });
@@ -251,7 +282,7 @@ void Core::StartReadRound(Leader& leader) {
     GrantReads(std::exchange(leader.confirming, {}), leader.confirming_index);
   }
   if (!leader.confirming.empty() || leader.gathering.empty()) return;
-  ++leader.round;
+  if (!MUTANT("raft.read_round_used_again") || leader.round == 0) ++leader.round;
   leader.confirming = std::exchange(leader.gathering, {});
   leader.confirming_index = commit_;
   if (confirmed()) {
@@ -289,12 +320,16 @@ void Core::On(MemberId from, const AppendReply& reply) {
 }
 
 void Core::Take(MemberId from, Leader& leader, Progress& follower, const Accepted& accepted) {
-  if (accepted.match > log_.last_index()) return RefuseAcknowledgement();
+  if (accepted.match > log_.last_index()) {
+    MARK("raft.refuse_acknowledgement");
+    return RefuseAcknowledgement();
+  }
   if (follower.Accepted(accepted.match)) AdvanceCommit();
   if (leader.successor == from) HandOver(leader);
 }
 
 void Core::Take(Progress& follower, const Rejected& rejected) {
+  if (rejected.hint.index < log_.base().index) MARK("raft.follower_before_base");
   // The follower reaches back before our log: nothing in the log can help it.
   const Index next = rejected.hint.index < log_.base().index
                          ? rejected.hint.index + 1
@@ -339,6 +374,8 @@ void Core::SnapshotSent(MemberId to, Position at, bool delivered) {
   if (leader == nullptr) return;
   const auto found = leader->followers.find(to);
   if (found == leader->followers.end()) return;
+  if (!delivered) MARK("raft.snapshot_failed");
+  if (!delivered && MUTANT("raft.snapshot_waits_for_ever")) return;
   found->second.SnapshotEnded(delivered ? std::min(at.index, log_.last_index()) : 0);
   found->second.commit_told = 0;
 }
@@ -350,6 +387,7 @@ void Core::Unreachable(MemberId peer) {
   if (found == leader->followers.end()) return;
   found->second.responsive = false;
   if (found->second.state() != Progress::State::kReplicate) return;
+  MARK("raft.probe_lost_peer");
   found->second.BecomeProbe();
   found->second.commit_told = 0;
 }

@@ -112,14 +112,16 @@ void Log::TruncateFrom(Index index) {
   KV_CHECK(index > base_.index && index <= last_index());
   slots_.resize(index - base_.index - 1);
   if (configurations_.back().index >= index) MARK("raft.roll_back_members");
-  while (configurations_.back().index >= index) {
+  while (configurations_.back().index >= index && !MUTANT("raft.members_not_rolled_back")) {
     configurations_.pop_back();
     ++members_version_;
   }
-  stable_ = std::min(stable_, index - 1);
+  if (stable_ >= index) MARK("raft.overwrite_durable_entries");
+  if (!MUTANT("raft.durable_index_not_rolled_back")) stable_ = std::min(stable_, index - 1);
   unwritten_ = std::min(unwritten_, index);
   for (InFlight& write : in_flight_) {
     if (write.last >= index) MARK("raft.overwrite_pending_write");
+    if (MUTANT("raft.old_write_ends_as_new")) continue;
     write.last = std::min(write.last, index - 1);
   }
 }

@@ -1,4 +1,5 @@
 #include "server/raft/members.h"
+#include "storage/mark.h"
 
 #include <algorithm>
 #include <iterator>
@@ -232,7 +233,7 @@ ChangeOutcome PlanChange(const Members& from, const MemberChange& change) {
   }
   if (next.voters.empty()) return {ChangeRefusal::kNoVoter, {}};
   if (next == from) return {ChangeRefusal::kNothingChanges, {}};
-  if (next.voters != from.voters) EnterJoint(from, next);
+  if (next.voters != from.voters && !MUTANT("raft.change_without_joint")) EnterJoint(from, next);
   if (next.voters.size() > kVotersMax || next.All().size() > kMembersMax) {
     return {ChangeRefusal::kTooMany, {}};
   }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "storage/entry.h"
+#include "storage/mark.h"
 
 namespace kv::raft {
 
@@ -61,8 +62,9 @@ bool IsQuorum(const Members& members, const Holds& holds) {
   const auto majority = [&holds](const std::vector<MemberId>& ids) {
     size_t agree = 0;
     for (const MemberId id : ids) agree += holds(id) ? size_t{1} : size_t{0};
-    return agree > ids.size() / 2;
+    return MUTANT("raft.half_is_a_majority") ? agree * 2 >= ids.size() : agree > ids.size() / 2;
   };
+  if (MUTANT("raft.joint_needs_new_majority_only")) return majority(members.voters);
   return majority(members.voters) && (!members.IsJoint() || majority(members.outgoing));
 }
 
@@ -124,7 +126,7 @@ Index QuorumIndex(const Members& members, const Matched& matched) {
     return reached[reached.size() / 2];
   };
   const Index incoming = majority(members.voters);
-  if (!members.IsJoint()) return incoming;
+  if (!members.IsJoint() || MUTANT("raft.joint_needs_new_majority_only")) return incoming;
   const Index outgoing = majority(members.outgoing);
   return incoming < outgoing ? incoming : outgoing;
 }

@@ -32,9 +32,12 @@ void Progress::Sent(Index last) {
 
 bool Progress::Accepted(Index match) {
   const bool news = match > match_;
-  match_ = std::max(match_, match);
+  if (!news) MARK("raft.acknowledged_again");
+  match_ = MUTANT("raft.match_goes_back") ? match : std::max(match_, match);
   next_ = std::max(next_, match_ + 1);
-  while (!window_.empty() && window_.front() <= match) window_.pop_front();
+  while (!window_.empty() && window_.front() <= match && !MUTANT("raft.window_leaks")) {
+    window_.pop_front();
+  }
   if (state_ == State::kProbe || (state_ == State::kSnapshot && match_ >= floor_)) {
     state_ = State::kReplicate;
     next_ = match_ + 1;
@@ -45,7 +48,10 @@ bool Progress::Accepted(Index match) {
 }
 
 bool Progress::Rejected(Index rejected, Index next) {
-  if (state_ == State::kSnapshot || rejected <= match_) return false;
+  if (state_ == State::kSnapshot || rejected <= match_) {
+    MARK("raft.late_rejection");
+    return false;
+  }
   if (state_ == State::kProbe && rejected != next_ - 1) return false;
   if (state_ == State::kReplicate && rejected >= next_) return false;
   BecomeProbe();
@@ -74,7 +80,11 @@ void Progress::SnapshotEnded(Index at) {
   probe_sent_ = true;
 }
 
-void Progress::HeardFrom() { probe_sent_ = false; }
+void Progress::HeardFrom() {
+  if (MUTANT("raft.probe_not_repeated")) return;
+  if (probe_sent_) MARK("raft.repeat_probe");
+  probe_sent_ = false;
+}
 
 void Progress::CheckInvariants() const {
   KV_CHECK(match_ < next_);

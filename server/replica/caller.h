@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/functional/any_invocable.h"
+#include "storage/mark.h"
 
 namespace kv {
 
@@ -49,6 +50,7 @@ class Caller {
   void Answer(Result result) {
     if (done_ == nullptr) return;
     if (Inflight* inflight = std::exchange(inflight_, nullptr)) {
+      if (MUTANT("replica.admitted_bytes_leak")) bytes_ /= 2;
       inflight->requests.fetch_sub(1, std::memory_order_relaxed);
       inflight->bytes.fetch_sub(bytes_, std::memory_order_relaxed);
     }

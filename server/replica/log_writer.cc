@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -41,6 +42,7 @@ void LogWriter::Submit(raft::Write write, Index commit) {
 void LogWriter::Enqueue(raft::Write write, Index commit) {
   commit_ = commit;
   queued_.push_back(std::move(write));
+  if (queued_.size() > 1) MARK("replica.group_commit");
   if (queued_.size() > 1) return;  // A commit is already posted behind us and will take this too.
   loop_->Post([this] {
     loop_->AssertCurrent();
@@ -104,7 +106,8 @@ void LogWriter::BeginAdopting(Position position, Loop::Task noted) {
   loop_->Post([this, position, noted = std::move(noted)]() mutable {
     loop_->AssertCurrent();
     if (failed_) return;
-    if (Healthy(store_->BeginAdopting(position), "noting the adoption of a snapshot")) {
+    if (MUTANT("replica.adoption_not_noted") ||
+        Healthy(store_->BeginAdopting(position), "noting the adoption of a snapshot")) {
       std::move(noted)();
     }
   });
@@ -131,7 +134,9 @@ void LogWriter::Close(Index commit, Loop::Task closed) {
 }
 
 bool LogWriter::Healthy(const absl::Status& status, std::string_view what) {
+  if (MUTANT("replica.go_on_after_failed_sync")) return true;
   if (!status.ok() && !failed_) {
+    MARK("replica.log_failed");
     failed_ = true;
     fatal_(fmt::format("{} failed: {}; nothing that was not durable before was acknowledged", what,
                        Describe(status)));

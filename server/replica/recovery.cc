@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -17,7 +18,11 @@ absl::StatusOr<raft::Found> Recover(LogStore::Contents contents, LogStore& store
                       "from the cluster and add it again with an empty data directory",
                       applied.index, applied.term, contents.hard_state.term);
   }
-  if (contents.Holds(applied)) {
+  const bool by_index = MUTANT("replica.recover_by_index_alone") &&
+                        applied.index >= contents.base.index &&
+                        applied.index <= contents.last().index;
+  if (contents.Holds(applied) || by_index) {
+    if (applied.index < contents.last().index) MARK("replica.replay_after_start");
     // Below `applied` no configuration is ever rolled back to, so the machine's may stand for the
     // base's.
     return raft::Found{.hard_state = contents.hard_state,
@@ -27,6 +32,7 @@ absl::StatusOr<raft::Found> Recover(LogStore::Contents contents, LogStore& store
                        .applied = applied.index};
   }
   if (contents.adopting == applied) {
+    MARK("replica.finish_adoption_at_start");
     std::vector<LogUpdate> updates(1);
     updates[0].reset = applied;
     RETURN_IF_ERROR(floor.LowerFor(updates));

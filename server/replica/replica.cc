@@ -11,6 +11,7 @@
 #include "server/replica/log_writer.h"
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -213,6 +214,10 @@ void Replica::CarryOut(raft::Output output) {
       for (raft::Envelope& promise : output.write->promises) network_->Send(std::move(promise));
       core_.Persisted(output.write->id);
     } else {
+      if (MUTANT("replica.promises_before_write")) {
+        for (raft::Envelope& promise : output.write->promises) network_->Send(std::move(promise));
+        output.write->promises.clear();
+      }
       ++writes_in_flight_;
       log_->Submit(*std::move(output.write), core_.commit());
     }
@@ -251,6 +256,13 @@ void Replica::OnStanding(const raft::Standing& standing) {
   hold_ = log_full_ = hold_reads_ = false;
   Wake();
   if (standing.role != raft::Role::kLeader) raised_to_ = 0;
+  if (standing.role != raft::Role::kLeader && !waiters_.empty()) {
+    MARK("replica.lose_leadership_with_waiters");
+    if (MUTANT("replica.lost_leadership_refuses_writes")) {
+      for (auto& [index, waiter] : waiters_) Fail(waiter.caller, ReplicaError::kNotAccepted);
+      waiters_.clear();
+    }
+  }
   term_.store(standing.term, std::memory_order_relaxed);
   MemberId before = leader_.exchange(standing.leader, std::memory_order_relaxed);
   if (before != standing.leader) {
@@ -357,7 +369,9 @@ void Replica::SweepDeadlines() {
   std::erase_if(proposals_, over);
   for (auto it = waiters_.begin(); it != waiters_.end();) {
     if (over(it->second)) {
-      Fail(it->second.caller, ReplicaError::kUnknown);
+      MARK("replica.proposal_outlives_its_deadline");
+      Fail(it->second.caller, MUTANT("replica.late_write_is_refused") ? ReplicaError::kNotAccepted
+                                                                      : ReplicaError::kUnknown);
       it = waiters_.erase(it);
     } else {
       ++it;

@@ -7,6 +7,7 @@
 #include "server/replica/door.h"
 #include "server/replica/forward.h"
 #include "server/replica/replica.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -95,7 +96,10 @@ bool Replica::ServeChange(Change& change) {
   if (change.position.index > 0) {
     if (applied_ < change.position.index) return false;
     raft::Members members = machine_->members();
-    if (members.IsJoint()) return false;
+    if (members.IsJoint()) {
+      MARK("replica.change_waits_for_leaving_joint");
+      return false;
+    }
     change.caller.Answer({.error = ReplicaError::kNone, .members = std::move(members)});
     return true;
   }
@@ -163,6 +167,7 @@ void Replica::OnChangeAnswered(uint64_t number, absl::StatusOr<std::string> answ
                                result->result.error == ReplicaError::kStopped
                          : answer.status().code() == absl::StatusCode::kUnavailable;
   if (not_done && !stop_by_) {
+    MARK("replica.change_sent_again");
     hold_ = true;
     change.caller.Otherwise({.error = ReplicaError::kStopped});
     changes_.push_back(std::move(change));
@@ -273,6 +278,7 @@ void Replica::OnTransferAnswered(uint64_t number, absl::StatusOr<std::string> an
     return transfer.caller.Answer(*error);
   }
   if (stop_by_) return;
+  MARK("replica.transfer_sent_again");
   hold_ = true;
   transfers_.push_back(std::move(transfer));
 }

@@ -11,6 +11,7 @@
 #include "server/replica/forward.h"
 #include "server/replica/replica.h"
 #include "storage/check.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -89,7 +90,10 @@ void Replica::ProposeGathered() {
   // While one write is being synced and the next one waits, another would only wait behind them:
   // what gathers meanwhile becomes one append and one write. A disk that hangs
   // holds nobody up for more than a tick, since the followers commit without it.
-  if (writes_in_flight_ >= kWritesInFlight && !tick_passed_) return;
+  if (writes_in_flight_ >= kWritesInFlight && !tick_passed_) {
+    MARK("replica.proposals_gather");
+    return;
+  }
   tick_passed_ = false;
 
   // As many as the log has room for; the rest waits for the machine to become durable, its bytes
@@ -102,6 +106,7 @@ void Replica::ProposeGathered() {
     commands.push_back(std::move(proposal.command));
   }
   if (commands.size() < proposals_.size()) {
+    MARK("replica.log_full");
     hold_ = log_full_ = true;
     FlushIfDue();
   }
@@ -171,12 +176,15 @@ void Replica::OnForwardAnswered(uint64_t number, absl::StatusOr<std::string> ans
     proposal.caller.Otherwise({.error = ReplicaError::kStopped});
     again.push_back(std::move(proposal));
   };
-  if (!answer.ok() && answer.status().code() == absl::StatusCode::kUnavailable) {
+  const bool repeats = MUTANT("replica.unknown_forward_is_repeated") && !answer.ok();
+  if (repeats || (!answer.ok() && answer.status().code() == absl::StatusCode::kUnavailable)) {
+    MARK("replica.forward_not_reached");
     for (Proposal& proposal : forward.proposals) try_again(proposal);
   } else {
     std::optional<std::vector<ProposalResult>> results;
     if (answer.ok()) results = DecodeProposalResults(*answer);
     if (!results || results->size() != forward.proposals.size()) {
+      MARK("replica.forward_outcome_unknown");
       for (Proposal& proposal : forward.proposals) Fail(proposal.caller, ReplicaError::kUnknown);
       return;
     }
@@ -184,6 +192,7 @@ void Replica::OnForwardAnswered(uint64_t number, absl::StatusOr<std::string> ans
       Proposal& proposal = forward.proposals[i];
       ProposalResult& result = (*results)[i];
       if (result.error == ReplicaError::kNoLeader || result.error == ReplicaError::kStopped) {
+        MARK("replica.forward_to_one_that_does_not_lead");
         try_again(proposal);
       } else if (result.error != ReplicaError::kNone) {
         Fail(proposal.caller, result.error);
@@ -204,6 +213,7 @@ void Replica::OnForwardAnswered(uint64_t number, absl::StatusOr<std::string> ans
 
 void Replica::Park(Index index, absl::Duration deadline, Loop::Task answer) {
   if (index <= applied_) return std::move(answer)();
+  MARK("replica.answer_waits_for_own_apply");
   parked_.emplace(index, Parked{.deadline = deadline, .answer = std::move(answer)});
 }
 
@@ -214,9 +224,10 @@ void Replica::OnCommitted(std::vector<EntryPtr> entries) {
     Applier::Work& next = work.emplace_back();
     auto waiter = waiters_.begin();
     if (waiter != waiters_.end() && waiter->first == entry->index) {
-      if (waiter->second.term == entry->term) {
+      if (waiter->second.term == entry->term || MUTANT("replica.replies_crossed")) {
         next.caller = std::move(waiter->second.caller);
       } else {
+        MARK("replica.proposal_overwritten");
         Fail(waiter->second.caller, ReplicaError::kNotAccepted);
       }
       waiters_.erase(waiter);
@@ -277,7 +288,8 @@ void Replica::OnGranted(const raft::ReadGrant& grant) {
   auto round = read_rounds_.find(grant.id);
   if (round == read_rounds_.end()) return;
   for (PendingRead& read : round->second) {
-    if (grant.index <= applied_) {
+    if (grant.index > applied_) MARK("replica.read_waits_for_apply");
+    if (grant.index <= applied_ || MUTANT("replica.read_before_applied")) {
       read.caller.Answer({.error = ReplicaError::kNone, .index = applied_});
     } else {
       granted_.emplace(grant.index, std::move(read));
@@ -290,6 +302,13 @@ void Replica::OnGranted(const raft::ReadGrant& grant) {
 void Replica::OnDropped(raft::ReadId id) {
   auto round = read_rounds_.find(id);
   if (round == read_rounds_.end()) return;
+  MARK("replica.read_round_dropped");
+  if (MUTANT("replica.dropped_read_is_answered")) {
+    for (PendingRead& read : round->second) {
+      read.caller.Answer({.error = ReplicaError::kNone, .index = applied_});
+    }
+    round->second.clear();
+  }
   std::move(round->second.begin(), round->second.end(), std::back_inserter(reads_));
   read_rounds_.erase(round);
   // Until the next tick or another leader: without one it would be dropped again at once.

@@ -10,6 +10,7 @@
 #include "server/replica/replica.h"
 #include "storage/check.h"
 #include "storage/files.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -68,6 +69,7 @@ void Replica::OnSnapshotReceived(raft::Envelope envelope, Snapshot snapshot) {
   }
   Position at = offer->at;
   auto [it, is_new] = received_.try_emplace(at, snapshot);
+  if (!is_new) MARK("replica.snapshot_received_twice");
   if (!is_new) return RemoveLater(std::move(snapshot.path));
   core_.Step(std::move(envelope));
   Wake();
@@ -84,6 +86,7 @@ void Replica::Adopt(const raft::SnapshotOffer& offer) {
   KV_CHECK(members.has_value(), "the core checked the configuration");
   // Their entries may be in the snapshot; nobody here will see them applied.
   while (!waiters_.empty() && waiters_.begin()->first <= offer.at.index) {
+    MARK("replica.snapshot_passes_waiter");
     Fail(waiters_.begin()->second.caller, ReplicaError::kUnknown);
     waiters_.erase(waiters_.begin());
   }
@@ -98,6 +101,7 @@ void Replica::Adopt(const raft::SnapshotOffer& offer) {
       if (closed_) return;
       absl::Duration took = runtime_->Uptime() - begun;
       if (metrics_.snapshot_adopted) metrics_.snapshot_adopted(took, bytes);
+      MARK("replica.snapshot_adopted");
       spdlog::info("adopted the snapshot of index {}, {} bytes, in {} ms", at.index, bytes,
                    absl::ToInt64Milliseconds(took));
       core_.SnapshotAdopted(at, std::move(members));
@@ -112,6 +116,7 @@ void Replica::Adopt(const raft::SnapshotOffer& offer) {
 }
 
 void Replica::DropSnapshot(Position at) {
+  MARK("replica.snapshot_not_needed");
   auto it = received_.find(at);
   if (it == received_.end()) return;
   RemoveLater(std::move(it->second.path));
@@ -135,11 +140,13 @@ void Replica::FlushIfDue() {
   if (due < options_.flush_log_bytes && !log_full_) return;
   flushing_ = true;
   work_loop_->Post([this] {
-    absl::Status status = machine_->Flush();
+    absl::Status status =
+        MUTANT("replica.log_dropped_before_flush") ? absl::OkStatus() : machine_->Flush();
     absl::StatusOr<Position> durable = Position{};
     if (status.ok()) {
       durable = machine_->Durable();
       status = durable.status();
+      if (MUTANT("replica.log_dropped_before_flush")) durable = machine_->applied();
     }
     if (!status.ok()) {
       fatal_(fmt::format("writing the state to disk failed: {}", Describe(status)));

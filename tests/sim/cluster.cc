@@ -33,12 +33,14 @@ bool IsSafeToRefuse(const Host& host) {
 
 Cluster::Cluster(const ClusterOptions& options)
     : options_(options),
+      delays_(options.delays),
       scheduler_(options.seed),
       wire_(&scheduler_, options.wire),
       judge_([this](MemberId id) { return DiskOf(id); }, options.thorough) {
   scheduler_.SetObserver([this](SimLoop& loop) { After(loop); });
   wire_.tap = [this](const raft::Envelope& envelope) {
     judge_.Sent(envelope);
+    if (options_.trace_wire) Note(HostOf(envelope.from), "sends " + raft::Describe(envelope));
     return false;
   };
   for (int number = 1; number <= options_.voters; ++number) {
@@ -104,7 +106,7 @@ void Cluster::Start(Host& host) {
   Process* const process = host.process.get();
   process->number = ++processes_;
   process->host = &host;
-  process->runtime = std::make_unique<SimRuntime>(&scheduler_, scheduler_.Draw(), options_.delays);
+  process->runtime = std::make_unique<SimRuntime>(&scheduler_, scheduler_.Draw(), delays_);
   process->runtime->owner = process;
   process->network = std::make_unique<SimNetwork>(&wire_, host.url, host.disk->env(),
                                                   kDataDir + "/member/incoming");
@@ -299,6 +301,16 @@ void Cluster::MakeMember(Host& host) {
                                .record = std::nullopt}));
 }
 
+void Cluster::CalmLoops() {
+  for (size_t kind = 0; kind < kLoopKinds; ++kind) {
+    delays_[kind].tail_permille = 0;
+    delays_[kind].spread = std::min(delays_[kind].spread, kMillisecond);
+    for (Host& host : hosts_) {
+      if (host.up()) host.process->runtime->delay(static_cast<LoopKind>(kind)) = delays_[kind];
+    }
+  }
+}
+
 void Cluster::Isolate(const Host& host) {
   for (const Host& other : hosts_) {
     if (&other != &host) CutBetween(host, other);
@@ -339,7 +351,7 @@ void Cluster::After(SimLoop& loop) {
       Note(process->host, fmt::format("leads in term {}", core.term()));
     }
   } else if (loop.kind() == LoopKind::kApply) {
-    judge_.AfterApply(process->life, process->host->id, process->node->machine().head());
+    judge_.AfterApply(process->life, process->host->id, process->node->machine());
   }
 }
 
@@ -362,7 +374,7 @@ void Cluster::Note(const Host* host, std::string text) {
   }
   if (host != nullptr) text = host->name + " " + text;
   timeline_.push_back(line + "  " + text);
-  if (timeline_.size() > kTimelineMax) timeline_.pop_front();
+  if (timeline_.size() > kTimelineMax * (options_.trace_wire ? 100 : 1)) timeline_.pop_front();
 }
 
 std::string Cluster::Timeline() const {

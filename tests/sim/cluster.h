@@ -34,6 +34,7 @@ struct ClusterOptions {
   uint64_t thorough = 64;  // Every so many looks at a core, all of its invariants.
   bool real_rocksdb = false;
   bool trace = false;
+  bool trace_wire = false;  // Every envelope besides.
 };
 
 struct Host;
@@ -106,6 +107,9 @@ class Cluster {
   void MakeMember(Host& host);
   raft::MemberTarget TargetFor(const Host& host, raft::MemberFate fate) const;
 
+  // Nobody's loops stall from here on.
+  void CalmLoops();
+
   // Links, both directions.
   void Isolate(const Host& host);
   void CutBetween(const Host& a, const Host& b);
@@ -129,6 +133,7 @@ class Cluster {
   const SimDisk* DiskOf(MemberId id);
 
   const ClusterOptions options_;
+  SimRuntime::Delays delays_;
   Scheduler scheduler_;
   Wire wire_;
   Judge judge_;

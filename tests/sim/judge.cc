@@ -126,6 +126,12 @@ void Judge::CheckLeader(const raft::Core& core) {
                         core.self()));
   }
   Voted(core.self(), core.term(), core.self());
+  // §4.2.1, §4.2.2: only voters lead, and whoever was one until the newest entry said otherwise.
+  const raft::Members* before = core.log().previous_members();
+  if (!core.members().IsVoter(core.self()) &&
+      (before == nullptr || !before->IsVoter(core.self()))) {
+    Condemn(fmt::format("member {:x} leads and is no voter", core.self()));
+  }
   // §3.6.3: what the leaders of earlier terms committed. Who wins late may be older than others.
   Index last = last_committed();
   while (last > base_.index && committed_in_[last - base_.index - 1] >= core.term()) --last;
@@ -193,7 +199,8 @@ void Judge::CheckDurable(const raft::Core& core, const Entry& entry) {
   }
 }
 
-void Judge::AfterApply(Life& life, MemberId id, const Head& head) {
+void Judge::AfterApply(Life& life, MemberId id, const KvMachine& machine) {
+  const Head head = machine.head();
   const Index applied = head.applied.index;
   if (applied == life.applied) return;
   if (applied < life.applied) Condemn("a member's machine goes back");
@@ -204,6 +211,17 @@ void Judge::AfterApply(Life& life, MemberId id, const Head& head) {
   if (applied > base_.index && Committed(applied)->term != head.applied.term) {
     Condemn(fmt::format("member {:x} applied an entry {} of term {}, not the committed one", id,
                         applied, head.applied.term));
+  }
+  const auto configuration = configurations_.upper_bound(applied);
+  if (configuration != configurations_.begin() &&
+      std::prev(configuration)->first != life.configured) {
+    life.configured = std::prev(configuration)->first;
+    if (machine.members() != std::prev(configuration)->second) {
+      Condemn(
+          fmt::format("the machine of member {:x} holds other members at entry {} than entry "
+                      "{} says",
+                      id, applied, life.configured));
+    }
   }
   const auto [known, fresh] = digests_.try_emplace(applied, head.digest, head.revision);
   if (known->second != std::pair(head.digest, head.revision)) {

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/kv/kv_machine.h"
 #include "server/raft/core.h"
 #include "storage/mvcc.h"
 #include "tests/sim/history.h"
@@ -31,6 +32,7 @@ struct Life {
   Index commit = 0;
   Index applied = 0;
   uint64_t members_version = 0;
+  Index configured = 0;  // The newest configuration that its machine was found to know.
   bool led = false;
   bool begun = false;
   std::vector<Term> terms;  // Of its log, by index; 0: not seen.
@@ -48,7 +50,7 @@ class Judge {
   // What the founders agreed on.
   void Founded(const raft::Members& members) { founding_ = members; }
   void AfterRaft(Life& life, const raft::Core& core);
-  void AfterApply(Life& life, MemberId id, const Head& head);
+  void AfterApply(Life& life, MemberId id, const KvMachine& machine);
   // Before it leaves.
   void Sent(const raft::Envelope& envelope);
 

@@ -37,8 +37,9 @@ constexpr int kFailed = 3;
 
 struct Settings {
   Shrink shrink;
-  bool trace = false;
-  bool times = false;
+  bool timeline = false;  // Print it when the run fails,
+  bool always = false;    // or in any case,
+  bool wire = false;      // with every envelope.
 };
 
 Swarm SwarmOf(uint64_t seed, const Shrink& shrink) {
@@ -63,15 +64,19 @@ std::string CommitHere() {
 
 // Runs in this process and does not return when it fails.
 Verdict RunHere(uint64_t seed, const Settings& settings) {
-  auto run = std::make_unique<Run>(SwarmOf(seed, settings.shrink), settings.trace);
+  Swarm swarm = SwarmOf(seed, settings.shrink);
+  swarm.cluster.trace = settings.timeline;
+  swarm.cluster.trace_wire = settings.wire;
+  auto run = std::make_unique<Run>(swarm);
   TheCheckHook() = [seed, &settings, cluster = &run->cluster()](std::string_view failure) {
-    if (settings.trace) std::fputs(cluster->Timeline().c_str(), stdout);
+    if (settings.timeline) std::fputs(cluster->Timeline().c_str(), stdout);
     fmt::print("seed {} FAILED commit {} at {} ms: {}\n", seed, CommitHere(),
                cluster->scheduler().now() / kMillisecond, failure);
     std::fflush(stdout);
     _exit(kFailed);
   };
   const Verdict verdict = run->Judge();
+  if (settings.always) std::fputs(run->cluster().Timeline().c_str(), stdout);
   run.reset();
   TheCheckHook() = nullptr;
   return verdict;
@@ -206,10 +211,11 @@ int Main(int argc, char** argv) {
   app.add_option("--workers", workers, "processes at a time");
   app.add_option("--failures", failures_max, "stop after so many");
   app.add_flag("--shrink", shrink, "look for a smaller run that fails");
-  app.add_flag("--trace", settings.trace, "print the timeline, also of a run that does not fail");
+  app.add_flag("--trace", settings.always, "print the timeline, also of a run that does not fail");
+  app.add_flag("--wire", settings.wire, "with every envelope in it");
   CLI11_PARSE(app, argc, argv);
   spdlog::set_level(spdlog::level::off);
-  TheMutant() = mutant;
+  if (!mutant.empty()) TheMutant() = mutant;
 
   if (!seeds.empty() || !list.empty()) {
     std::vector<uint64_t> all;
@@ -249,20 +255,8 @@ int Main(int argc, char** argv) {
                smaller.cluster.voters, smaller.workload.clients, smaller.faults_for / kSecond,
                faults);
   }
-  Settings replay = settings;
-  const bool print_always = settings.trace;
-  replay.trace = true;
-  auto run = std::make_unique<Run>(SwarmOf(*seed, replay.shrink), /*trace=*/true);
-  TheCheckHook() = [&](std::string_view failure) {
-    std::fputs(run->cluster().Timeline().c_str(), stdout);
-    fmt::print("seed {} FAILED commit {} at {} ms: {}\n", *seed, CommitHere(),
-               run->cluster().scheduler().now() / kMillisecond, failure);
-    std::fflush(stdout);
-    _exit(kFailed);
-  };
-  const Verdict verdict = run->Judge();
-  if (print_always) std::fputs(run->cluster().Timeline().c_str(), stdout);
-  run.reset();
+  settings.timeline = true;
+  const Verdict verdict = RunHere(*seed, settings);
   fmt::print("seed {} ok digest {:016x}\n", *seed, verdict.digest);
   return 0;
 }

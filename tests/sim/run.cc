@@ -22,12 +22,6 @@ constexpr size_t kMembersMax = 9;
 constexpr Time kChangeDeadline = 4 * kSecond;
 constexpr Time kDecided = 60 * kSecond;  // By then every deadline of a client is over.
 
-ClusterOptions ClusterOf(const Swarm& swarm, bool trace) {
-  ClusterOptions options = swarm.cluster;
-  options.trace = trace;
-  return options;
-}
-
 }  // namespace
 
 Swarm DrawSwarm(uint64_t seed) {
@@ -124,9 +118,9 @@ Swarm DrawSwarm(uint64_t seed) {
   return swarm;
 }
 
-Run::Run(const Swarm& swarm, bool trace)
+Run::Run(const Swarm& swarm)
     : swarm_(swarm),
-      cluster_(ClusterOf(swarm, trace)),
+      cluster_(swarm.cluster),
       scheduler_(cluster_.scheduler()),
       history_(&cluster_),
       workload_(&cluster_, &history_, swarm.workload) {}
@@ -400,19 +394,37 @@ void Run::Cut(Fault fault) {
   }
 }
 
-// What the shell of an operator must see to before it asks: those who are left can go on.
+// What an operator must see to before he asks: one change at a time, and those who are left can go
+// on, whichever of the configurations that may be in force it is made to.
 bool Run::KeepsQuorum(const raft::MemberChange& change) {
-  const raft::ChangeOutcome outcome =
-      raft::PlanChange(cluster_.judge().committed_members(), change);
-  if (outcome.refusal != raft::ChangeRefusal::kNone) return false;
-  raft::Members next = outcome.next;
-  if (next.IsJoint()) next = raft::LeaveJoint(next);
-  if (next.voters.size() > 7 || next.All().size() > kMembersMax) return false;
+  if (scheduler_.now() < changing_until_) return false;
+  std::vector<raft::Members> from = {cluster_.judge().committed_members()};
+  for (const Host& host : cluster_.hosts()) {
+    if (host.retired || host.rotten) continue;
+    if (host.serving()) from.push_back(host.core().members());
+    for (const std::string& bytes : host.disk->DurableConfigurations()) {
+      if (auto members = raft::DecodeMembers(bytes)) from.push_back(*std::move(members));
+    }
+  }
   const auto whole = [this](MemberId id) {
     const Host* host = cluster_.HostOf(id);
     return host != nullptr && !host->rotten && !host->retired;
   };
-  return raft::IsQuorum(next, whole);
+  bool first = true;
+  for (const raft::Members& members : from) {
+    const raft::ChangeOutcome outcome =
+        raft::PlanChange(members.IsJoint() ? raft::LeaveJoint(members) : members, change);
+    if (outcome.refusal != raft::ChangeRefusal::kNone) {
+      if (std::exchange(first, false)) return false;
+      continue;
+    }
+    first = false;
+    const raft::Members next =
+        outcome.next.IsJoint() ? raft::LeaveJoint(outcome.next) : outcome.next;
+    if (next.voters.size() > 7 || next.All().size() > kMembersMax) return false;
+    if (!raft::IsQuorum(next, whole)) return false;
+  }
+  return true;
 }
 
 void Run::Change(raft::MemberChange change, const std::function<void(const MembersResult&)>& done) {
@@ -425,9 +437,12 @@ void Run::Change(raft::MemberChange change, const std::function<void(const Membe
     }
     cluster_.Note(host, "is asked to change members:" + text);
   }
+  changing_until_ = scheduler_.now() + 3 * kChangeDeadline;
   host->replica().ChangeMembers(
       std::move(change), absl::Nanoseconds(kChangeDeadline),
-      [this, done](const MembersResult& result) {
+      [this, done, number = ++changes_](const MembersResult& result) {
+        // What certainly happened or certainly did not is over.
+        if (number == changes_ && result.error != ReplicaError::kUnknown) changing_until_ = 0;
         if (cluster_.tracing()) {
           cluster_.Note(nullptr, fmt::format("the change: {} {}", Describe(result.error),
                                              raft::Describe(result.refusal)));
@@ -532,11 +547,8 @@ void Run::Heal() {
     for (const LoopKind kind : {LoopKind::kLog, LoopKind::kApply}) {
       if (runtime.held(kind)) runtime.Release(kind);
     }
-    runtime.delay(LoopKind::kLog).spread = kMillisecond;
-    for (size_t kind = 0; kind < kLoopKinds; ++kind) {
-      runtime.delay(static_cast<LoopKind>(kind)).tail_permille = 0;
-    }
   }
+  cluster_.CalmLoops();
   scheduler_.RunFor(kChangeDeadline + 2 * kSecond);
   cluster_.wire().Calm();
   std::vector<const Host*> dead;
@@ -628,6 +640,8 @@ void Run::CheckRest() {
   scheduler_.RunFor(10 * timeout);
   const uint64_t before = cluster_.wire().messages();
   const auto sent_before = cluster_.judge().sent();
+  const auto led = [this] { return cluster_.Leader() != nullptr; };
+  if (!led()) Condemn("a leader is lost although nothing happens");
   const uint64_t members = cluster_.Leader()->core().members().All().size();
   scheduler_.RunFor(20 * timeout);
   const uint64_t ticks = 20 * static_cast<uint64_t>(cluster_.options().raft.election_ticks);

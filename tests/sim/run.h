@@ -72,7 +72,7 @@ struct Verdict {
 
 class Run {
  public:
-  Run(const Swarm& swarm, bool trace);
+  explicit Run(const Swarm& swarm);
   // Ends the process at the first broken law (through the check hook).
   Verdict Judge();
   Cluster& cluster() { return cluster_; }
@@ -104,7 +104,8 @@ class Run {
   Workload workload_;
   bool faulty_ = true;
   uint64_t faults_ = 0;
-  int down_max_ = 0;
+  uint64_t changes_ = 0;
+  Time changing_until_ = 0;  // A change that was asked for may still take effect.
 };
 
 }  // namespace kv::sim

@@ -399,7 +399,6 @@ void Node::Publish(const raft::Members& members) {
       members.IsVoter(self) ? raft::MemberFate::kVoter : raft::MemberFate::kLearner;
   raft::MemberChange change;
   change.targets.push_back({.id = self, .fate = fate, .record = std::move(record)});
-  MARK("node.publish");
   publishing_ = true;
   Log(LineLevel::kInfo,
       fmt::format("publishing this member's name and addresses: name={}", config_.name));

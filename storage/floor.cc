@@ -120,7 +120,6 @@ absl::Status Floor::Read() {
     } else if (slot.status().code() == absl::StatusCode::kFailedPrecondition) {
       return slot.status();
     } else {
-      MARK("storage.floor_slot_torn");
       damage = slot.status();  // A torn write; the other slot holds.
     }
   }

@@ -181,6 +181,7 @@ absl::StatusOr<LogStore::Contents> LogStore::Load() {
 }
 
 absl::Status LogStore::Commit(std::span<const LogUpdate> updates) {
+  if (updates.size() > 1) MARK("storage.many_updates_in_one_batch");
   Draft draft{.writes = {}, .hard_state = hard_state_, .base = base_, .last = last_};
   for (const LogUpdate& update : updates) {
     if (update.hard_state) {

@@ -1,7 +1,7 @@
 // MARK and MUTANT: how the simulation is itself put to the test.
 //
-// MARK("raft.name") notes that a rare branch ran, so that a corpus of random runs can be asked
-// whether it reached them all. `if (MUTANT("raft.name"))` puts a known bug back, chosen at run
+// MARK(NAME) notes that a rare branch ran, so that a corpus of random runs can be asked
+// whether it reached them all. `if (MUTANT(NAME))` puts a known bug back, chosen at run
 // time, so that the tests can be asked whether they find it. Builds without KVD_SIM contain nothing
 // of either: not a branch, not a name.
 #pragma once

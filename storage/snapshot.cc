@@ -6,7 +6,6 @@
 #include <memory>
 #include <utility>
 
-#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -168,7 +167,6 @@ absl::Status PlaceSnapshot(rocksdb::Env* env, const Snapshot& snapshot, const st
   RETURN_IF_ERROR(SyncDirectory(env, snapshot.path));
   RETURN_IF_ERROR(FromRocks(env->RenameFile(snapshot.path, target),
                             fmt::format("cannot rename {} to {}", snapshot.path, target)));
-  if (MUTANT("storage.snapshot_place_not_synced")) return absl::OkStatus();
   RETURN_IF_ERROR(SyncDirectory(env, ParentDirectory(target)));
   RETURN_IF_ERROR(SyncDirectory(env, ParentDirectory(snapshot.path)));
   return RemoveFile(env, fmt::format("{}/{}", target, kManifestName));

@@ -70,7 +70,6 @@ absl::StatusOr<bool> StateDirectory::Exists() const {
 absl::Status StateDirectory::RemoveOthers(const std::string& kept) const {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(env_, data_dir_));
   for (const std::string& name : names) {
-    if (NumberOf(name) && name != kept) MARK("kv.remove_left_over_state");
     if (NumberOf(name) && name != kept) RETURN_IF_ERROR(RemoveDirectory(env_, PathOf(name)));
   }
   return absl::OkStatus();

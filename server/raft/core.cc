@@ -205,6 +205,7 @@ void Core::AnswerOlderTerm(const Envelope& received) {
 void Core::BecomeFollower(Term term, MemberId leader) {
   KV_CHECK(term >= hard_state_.term);
   const bool changes = term != hard_state_.term || leader != leader_ || IsLeader();
+  if (IsLeader() && term > hard_state_.term) MARK("raft.leader_meets_a_newer_term");
   if (term > hard_state_.term) EnterTerm(term, 0);
   if (changes) DropReads();
   if (MUTANT("raft.vote_forgotten_on_step_down")) hard_state_.vote = 0;

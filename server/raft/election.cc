@@ -122,6 +122,7 @@ void Core::CountVotes() {
 
 void Core::On(MemberId from, const PreVoteRequest& request) {
   if (AnswerRemoved(from)) return;
+  if (HearsFromLeader()) MARK("raft.pre_vote_refused_for_a_leader");
   const bool grants =
       request.proposed > hard_state_.term && !HearsFromLeader() && IsUpToDate(request.last);
   Send(from,

@@ -103,6 +103,7 @@ void Core::On(MemberId from, SnapshotOffer& offer) {
   }
   // A candidate would refuse the snapshot that it needs, and could not win without it (R14).
   BecomeFollower(hard_state_.term, leader_);
+  MARK("raft.adopt_snapshot");
   adopting_ = std::move(offer);
   adopting_from_ = from;
   adopting_term_ = hard_state_.term;
@@ -119,7 +120,6 @@ void Core::SnapshotAdopted(Position at, Members members) {
     members.learners_next.clear();
   }
   if (MUTANT("raft.term_of_snapshot")) hard_state_.term = at.term;
-  if (log_.last_index() > at.index) MARK("raft.snapshot_shortens_log");
   log_.Reset(at, std::move(members));
   commit_ = given_ = applied_ = durable_ = at.index;
   const MemberId waiting = leader_ != 0 ? leader_ : adopting_from_;

@@ -47,6 +47,7 @@ void Core::TickLeader(Leader& leader) {
     follower.nudge = true;
     SendHeartbeat(id, follower, leader.round);
   }
+  if (leader.successor != 0) MARK("raft.transfer_asked_again");
   HandOver(leader);
 }
 
@@ -69,7 +70,6 @@ ProposeResult Core::Propose(std::vector<std::string> commands) {
   if (leader == nullptr) return {.refusal = ProposeRefusal::kNotLeader, .first = {}};
   if (leader->successor != 0) return {.refusal = ProposeRefusal::kTransferring, .first = {}};
   if (log_.bytes() >= options_.max_log_bytes || commands.size() >= kIndexMax - log_.last_index()) {
-    MARK("raft.log_full");
     return {.refusal = ProposeRefusal::kLogFull, .first = {}};
   }
   const Position first = {.index = log_.last_index() + 1, .term = hard_state_.term};
@@ -248,7 +248,6 @@ void Core::HandOver(Leader& leader) {
   if (leader.successor == 0) return;
   const auto successor = leader.followers.find(leader.successor);
   if (successor == leader.followers.end()) {
-    MARK("raft.successor_left");
     leader.successor = 0;
     return;
   }
@@ -321,7 +320,6 @@ void Core::On(MemberId from, const AppendReply& reply) {
 
 void Core::Take(MemberId from, Leader& leader, Progress& follower, const Accepted& accepted) {
   if (accepted.match > log_.last_index()) {
-    MARK("raft.refuse_acknowledgement");
     return RefuseAcknowledgement();
   }
   if (follower.Accepted(accepted.match)) AdvanceCommit();

@@ -334,6 +334,7 @@ void Replica::CloseIfDrained() {
   bool handed_over = standing.role != raft::Role::kLeader || standing.successor == 0;
   bool drained = waiters_.empty() && forwards_.empty() && parked_.empty();
   if (!(handed_over && drained) && runtime_->Uptime() < *stop_by_) return;
+  if (!(handed_over && drained)) MARK("replica.stopped_before_it_was_drained");
   closed_ = true;
   AnswerEverybody();
   // What was submitted is applied and durable before the floor names it.
@@ -364,6 +365,7 @@ void Replica::SweepDeadlines() {
 
   for (Proposal& proposal : proposals_) {
     if (!over(proposal)) continue;
+    MARK("replica.no_leader_in_time");
     Fail(proposal.caller, log_full_ ? ReplicaError::kOverloaded : ReplicaError::kNoLeader);
   }
   std::erase_if(proposals_, over);
@@ -384,6 +386,7 @@ void Replica::SweepDeadlines() {
   }
   for (auto it = parked_.begin(); it != parked_.end();) {
     if (over(it->second)) {
+      MARK("replica.parked_answer_at_its_deadline");
       std::move(it->second.answer)();
       it = parked_.erase(it);
     } else {

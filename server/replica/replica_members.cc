@@ -172,6 +172,7 @@ void Replica::OnChangeAnswered(uint64_t number, absl::StatusOr<std::string> answ
     change.caller.Otherwise({.error = ReplicaError::kStopped});
     changes_.push_back(std::move(change));
   } else if (!result) {
+    MARK("replica.change_outcome_unknown");
     change.caller.Answer({.error = ReplicaError::kUnknown});
   } else {
     Park(result->result.error == ReplicaError::kNone ? result->index : 0, change.deadline,

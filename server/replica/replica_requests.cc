@@ -80,6 +80,7 @@ void Replica::ProposeGathered() {
   if (standing.role != raft::Role::kLeader) {
     // Whoever forwarded them looks for the leader itself.
     for (Proposal& proposal : proposals_) {
+      if (proposal.forwarded) MARK("replica.refuse_forwarded");
       if (proposal.forwarded) Fail(proposal.caller, ReplicaError::kNoLeader);
     }
     std::erase_if(proposals_, [](const Proposal& proposal) { return proposal.forwarded; });
@@ -320,6 +321,7 @@ void Replica::SweepReads(ReplicaError error) {
   auto over = [now](const PendingRead& read) { return read.deadline <= now; };
   auto fail_if_over = [this, over, error](PendingRead& read) {
     if (!over(read) || !read.caller) return;
+    MARK("replica.read_outlives_its_deadline");
     if (metrics_.read_failed) metrics_.read_failed();
     read.caller.Answer({.error = error});
   };

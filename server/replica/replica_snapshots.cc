@@ -69,7 +69,6 @@ void Replica::OnSnapshotReceived(raft::Envelope envelope, Snapshot snapshot) {
   }
   Position at = offer->at;
   auto [it, is_new] = received_.try_emplace(at, snapshot);
-  if (!is_new) MARK("replica.snapshot_received_twice");
   if (!is_new) return RemoveLater(std::move(snapshot.path));
   core_.Step(std::move(envelope));
   Wake();

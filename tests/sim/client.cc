@@ -351,6 +351,7 @@ Request Workload::DrawPart() {
     part.kind = Kind::kRange;
     part.previous = false;
     DrawRange(part);
+    if (scheduler_.Below(8) == 0) part.revision = DrawRevision();
   }
   return part;
 }

@@ -3,6 +3,7 @@
 //   kvsim --seed N           one run; a failure prints its timeline
 //   kvsim --seeds A..B       all of them (inclusive), on both cores; non-zero if one fails
 //   kvsim --shrink --seed N  looks for a smaller run that still fails
+//   kvsim --mutant NAME ...  with a known bug put back
 //
 // The last line is `seed N ok digest H` or `seed N FAILED ...` (with --seeds, a summary).
 #include <sys/mman.h>
@@ -40,6 +41,7 @@ struct Settings {
   bool timeline = false;  // Print it when the run fails,
   bool always = false;    // or in any case,
   bool wire = false;      // with every envelope.
+  bool marks = false;     // Count the rare branches that an exploration reaches.
 };
 
 Swarm SwarmOf(uint64_t seed, const Shrink& shrink) {
@@ -82,8 +84,48 @@ Verdict RunHere(uint64_t seed, const Settings& settings) {
   return verdict;
 }
 
+// How often each mark was hit, by all workers together. A table that does not allocate: it lies in
+// memory that processes share.
+class SharedMarks {
+ public:
+  void Hit(std::string_view name) {
+    const size_t hash = std::hash<std::string_view>()(name);
+    for (size_t i = 0; i < kPlaces; ++i) {
+      Place& place = places_[(hash + i) % kPlaces];
+      if (!place.taken.test() && !place.taken.test_and_set()) {
+        name.copy(place.name, kNameMax - 1);
+        place.named.store(true);
+      }
+      while (!place.named.load()) {
+      }
+      if (name != place.name) continue;
+      place.hits.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+  }
+  void Print() const {
+    std::map<std::string, uint64_t> sorted;
+    for (const Place& place : places_) {
+      if (place.named.load()) sorted[place.name] = place.hits.load();
+    }
+    for (const auto& [name, hits] : sorted) fmt::print("mark {} {}\n", name, hits);
+  }
+
+ private:
+  static constexpr size_t kPlaces = 512;
+  static constexpr size_t kNameMax = 80;
+  struct Place {
+    std::atomic_flag taken;
+    std::atomic<bool> named;
+    std::atomic<uint64_t> hits;
+    char name[kNameMax];
+  };
+  Place places_[kPlaces];
+};
+
 // What the workers of an exploration share.
 struct Board {
+  SharedMarks marks;
   std::atomic<uint64_t> next;
   std::atomic<uint64_t> failed;
   std::atomic<uint64_t> done;
@@ -95,6 +137,9 @@ struct Board {
 };
 
 void Work(const std::vector<uint64_t>& seeds, Board& board, const Settings& settings) {
+  if (settings.marks) {
+    TheMarkHook() = [&board](std::string_view name) { board.marks.Hit(name); };
+  }
   for (;;) {
     const uint64_t at = board.next.fetch_add(1);
     if (at >= seeds.size()) return;
@@ -149,6 +194,7 @@ int Explore(const std::vector<uint64_t>& seeds, unsigned workers, uint64_t failu
       "{:.1f} s: {:.2f} a minute; digest {:016x}\n",
       board->done.load(), board->failed.load(), board->operations.load(), board->faults.load(),
       board->events.load(), hours, seconds, hours / (seconds / 60), board->digest.load());
+  if (settings.marks) board->marks.Print();
   return board->failed == 0 ? 0 : 1;
 }
 
@@ -194,6 +240,28 @@ Shrink FindSmaller(uint64_t seed, Settings settings) {
   return settings.shrink;
 }
 
+// The speed that reliability asks for: 5 members, 100 operations a virtual second, nothing fails.
+int Bench() {
+  Swarm swarm;
+  swarm.cluster.voters = 5;
+  swarm.workload.clients = 10;
+  swarm.workload.think = {.least = 90 * kMillisecond, .spread = 10 * kMillisecond};
+  swarm.workload.serializable_permille = 0;
+  swarm.between_faults = {.least = 1'000'000 * kSecond, .spread = 0};
+  swarm.faults_for = 600 * kSecond;
+  const auto begun = std::chrono::steady_clock::now();
+  Run run(swarm);
+  const Verdict verdict = run.Judge();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  const double virtual_seconds = static_cast<double>(verdict.virtual_time) / kSecond;
+  fmt::print(
+      "5 members, {:.0f} operations a virtual second: {:.2f} cluster-hours a minute of one "
+      "core\n",
+      static_cast<double>(verdict.operations) / 600, virtual_seconds / seconds / 60);
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Explores and replays simulated clusters.");
   std::optional<uint64_t> seed;
@@ -201,6 +269,7 @@ int Main(int argc, char** argv) {
   std::string list;
   std::string mutant;
   bool shrink = false;
+  bool bench = false;
   unsigned workers = std::max(1U, std::thread::hardware_concurrency());
   uint64_t failures_max = UINT64_MAX;
   Settings settings;
@@ -210,6 +279,8 @@ int Main(int argc, char** argv) {
   app.add_option("--mutant", mutant, "put a known bug back");
   app.add_option("--workers", workers, "processes at a time");
   app.add_option("--failures", failures_max, "stop after so many");
+  app.add_flag("--bench", bench, "measure the speed of a calm cluster");
+  app.add_flag("--marks", settings.marks, "print how often each rare branch was reached");
   app.add_flag("--shrink", shrink, "look for a smaller run that fails");
   app.add_flag("--trace", settings.always, "print the timeline, also of a run that does not fail");
   app.add_flag("--wire", settings.wire, "with every envelope in it");
@@ -217,6 +288,7 @@ int Main(int argc, char** argv) {
   spdlog::set_level(spdlog::level::off);
   if (!mutant.empty()) TheMutant() = mutant;
 
+  if (bench) return Bench();
   if (!seeds.empty() || !list.empty()) {
     std::vector<uint64_t> all;
     if (!list.empty()) {

@@ -462,7 +462,8 @@ void Run::AddMember() {
   raft::MemberChange change;
   change.targets.push_back(
       cluster_.TargetFor(host, as_voter ? raft::MemberFate::kVoter : raft::MemberFate::kLearner));
-  if (!KeepsQuorum(change)) return;
+  // A learner more changes no majority, whatever else is under way.
+  if (as_voter && !KeepsQuorum(change)) return;
   Change(std::move(change), {});
 }
 

@@ -1,0 +1,90 @@
+"""Puts every known bug back, one at a time, and asks the tests for it.
+
+Without arguments all of them, which takes a while; `--sample N` a few that follow from the tree's
+hash. Prints a table; fails when one survives.
+"""
+
+import hashlib
+import os
+import pathlib
+import random
+import re
+import resource
+import subprocess
+import sys
+
+BIN = pathlib.Path("build/release/bin")
+SEEDS = 6000
+
+
+def mutants():
+    pattern = re.compile(r'MUTANT\("([^"]+)"\)')
+    return sorted(
+        {
+            name
+            for room in ("server", "storage")
+            for path in pathlib.Path(room).rglob("*")
+            if path.suffix in (".h", ".cc")
+            for name in pattern.findall(path.read_text())
+        }
+    )
+
+
+def children_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def find(name):
+    path = BIN / name
+    if path.exists():
+        return path
+    return next(pathlib.Path("build/release").rglob(name), None)
+
+
+def kill(name):
+    """How many seeds it took, by what, and what was said; nothing: it lives."""
+    before = children_seconds()
+    result = subprocess.run(
+        [BIN / "kvsim", "--mutant", name, "--seeds", f"0..{SEEDS}", "--failures", "1"],
+        capture_output=True, text=True)
+    seeds = re.search(r"^(\d+) seeds,", result.stdout, re.M)
+    said = re.search(r"^seed \d+ FAILED.*?check failed: (.*)$", result.stdout, re.M)
+    if result.returncode != 0:
+        what = said.group(1) if said else "the run ends"
+        return int(seeds.group(1)) + 1, "kvsim", children_seconds() - before, what
+    for test in ("raft_rules_sim", "raft_explore_test", "replica_recovery_sim"):
+        path = find(test)
+        if path is None:
+            continue
+        tried = subprocess.run([path], capture_output=True, text=True,
+                               env={**os.environ, "KVD_MUTANT": name})
+        if tried.returncode != 0:
+            return None, test, children_seconds() - before, "the directed test fails"
+    return None
+
+
+def main():
+    names = mutants()
+    if "--sample" in sys.argv:
+        count = int(sys.argv[sys.argv.index("--sample") + 1])
+        tree = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], capture_output=True, text=True)
+        seed = int(hashlib.sha256(tree.stdout.encode()).hexdigest()[:8], 16)
+        names = sorted(random.Random(seed).sample(names, count))
+    print("| mutant | seeds | CPU s | killed by | the verdict |\n|---|---:|---:|---|---|")
+    alive = []
+    for name in names:
+        killed = kill(name)
+        if killed is None:
+            alive.append(name)
+            print(f"| `{name}` | {SEEDS} | | nobody | |", flush=True)
+            continue
+        seeds, by, seconds, what = killed
+        what = re.sub(r"^a law is broken: ", "", what)
+        what = re.sub(r"\b[0-9a-f]{12,16}\b", "M", what)[:90].replace("|", "/")
+        print(f"| `{name}` | {seeds if seeds else ''} | {seconds:.1f} | {by} | {what} |", flush=True)
+    print(f"{len(names)} mutants, {len(alive)} alive: {' '.join(alive)}")
+    sys.exit(1 if alive else 0)
+
+
+main()

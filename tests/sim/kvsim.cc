@@ -14,6 +14,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <map>
 #include <string>
@@ -244,16 +245,19 @@ Shrink FindSmaller(uint64_t seed, Settings settings) {
 int Bench() {
   Swarm swarm;
   swarm.cluster.voters = 5;
+  swarm.cluster.thorough = UINT64_MAX;  // The cheap invariants, which are judged after every event.
+  swarm.cluster.raft.max_log_bytes = uint64_t{1} << 20;
+  swarm.cluster.flush_log_bytes = size_t{256} << 10;
   swarm.workload.clients = 10;
   swarm.workload.think = {.least = 90 * kMillisecond, .spread = 10 * kMillisecond};
   swarm.workload.serializable_permille = 0;
   swarm.between_faults = {.least = 1'000'000 * kSecond, .spread = 0};
   swarm.faults_for = 600 * kSecond;
-  const auto begun = std::chrono::steady_clock::now();
+  // The processor's time: what else the machine does says nothing of us.
+  const std::clock_t begun = std::clock();
   Run run(swarm);
   const Verdict verdict = run.Judge();
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  const double seconds = static_cast<double>(std::clock() - begun) / CLOCKS_PER_SEC;
   const double virtual_seconds = static_cast<double>(verdict.virtual_time) / kSecond;
   fmt::print(
       "5 members, {:.0f} operations a virtual second: {:.2f} cluster-hours a minute of one "

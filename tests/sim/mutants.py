@@ -16,6 +16,16 @@ import sys
 BIN = pathlib.Path("build/release/bin")
 SEEDS = 6000
 
+# What random runs of whole members come near too seldom: a directed test, or the explorer of bare
+# cores, whose schedules are wilder than any network's, is asked first. The rest falls to kvsim.
+DIRECTED = {
+    "raft.acknowledge_the_whole_log",
+    "raft.commit_past_the_append",
+    "raft.old_vote_replies_count",
+    "raft.snapshot_forgets_outgoing",
+    "replica.recover_by_index_alone",
+}
+
 
 def mutants():
     pattern = re.compile(r'MUTANT\("([^"]+)"\)')
@@ -35,32 +45,33 @@ def children_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def find(name):
-    path = BIN / name
-    if path.exists():
-        return path
-    return next(pathlib.Path("build/release").rglob(name), None)
-
-
 def kill(name):
     """How many seeds it took, by what, and what was said; nothing: it lives."""
     before = children_seconds()
+    for killer in (by_directed_test, by_simulation)[:: 1 if name in DIRECTED else -1]:
+        if killed := killer(name):
+            seeds, by, what = killed
+            return seeds, by, children_seconds() - before, what
+    return None
+
+
+def by_simulation(name):
     result = subprocess.run(
         [BIN / "kvsim", "--mutant", name, "--seeds", f"0..{SEEDS}", "--failures", "1"],
         capture_output=True, text=True)
+    if result.returncode == 0:
+        return None
     seeds = re.search(r"^(\d+) seeds,", result.stdout, re.M)
     said = re.search(r"^seed \d+ FAILED.*?check failed: (.*)$", result.stdout, re.M)
-    if result.returncode != 0:
-        what = said.group(1) if said else "the run ends"
-        return int(seeds.group(1)) + 1, "kvsim", children_seconds() - before, what
-    for test in ("raft_rules_sim", "raft_explore_test", "replica_recovery_sim"):
-        path = find(test)
-        if path is None:
-            continue
-        tried = subprocess.run([path], capture_output=True, text=True,
+    return int(seeds.group(1)) + 1, "kvsim", said.group(1) if said else "the run ends"
+
+
+def by_directed_test(name):
+    for test in ("raft_rules_sim", "replica_recovery_sim", "raft_explore_test"):
+        tried = subprocess.run([BIN / test], capture_output=True, text=True,
                                env={**os.environ, "KVD_MUTANT": name})
         if tried.returncode != 0:
-            return None, test, children_seconds() - before, "the directed test fails"
+            return None, test, "the test fails"
     return None
 
 

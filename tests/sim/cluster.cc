@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <rocksdb/env.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <utility>
@@ -37,6 +38,7 @@ Cluster::Cluster(const ClusterOptions& options)
       scheduler_(options.seed),
       wire_(&scheduler_, options.wire),
       judge_([this](MemberId id) { return DiskOf(id); }, options.thorough) {
+  spdlog::set_level(spdlog::level::off);  // The timeline says more.
   scheduler_.SetObserver([this](SimLoop& loop) { After(loop); });
   wire_.tap = [this](const raft::Envelope& envelope) {
     judge_.Sent(envelope);
@@ -188,7 +190,8 @@ Host* Cluster::HostOf(MemberId id) {
 
 const SimDisk* Cluster::DiskOf(MemberId id) {
   Host* host = HostOf(id);
-  return host == nullptr || host->retired || host->rotten ? nullptr : host->disk.get();
+  const bool unknown = options_.real_rocksdb || host == nullptr || host->retired || host->rotten;
+  return unknown ? nullptr : host->disk.get();
 }
 
 Host* Cluster::Leader() {

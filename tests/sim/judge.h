@@ -41,8 +41,8 @@ struct Life {
 
 class Judge {
  public:
-  // `disk_of` answers null for a member whose disk is lost or damaged: what it held, nobody can
-  // tell. Every `thorough`-th look at a core asks
+  // `disk_of` answers null for a member whose disk is lost, damaged or RocksDB's: what it holds,
+  // nobody can tell. Every `thorough`-th look at a core asks
   // it to check all its own invariants, which takes as long as its log is.
   Judge(std::function<const SimDisk*(MemberId)> disk_of, uint64_t thorough)
       : disk_of_(std::move(disk_of)), thorough_(thorough) {}

@@ -22,7 +22,6 @@
 #include <vector>
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include "storage/check.h"
 #include "storage/mark.h"
@@ -289,7 +288,6 @@ int Main(int argc, char** argv) {
   app.add_flag("--trace", settings.always, "print the timeline, also of a run that does not fail");
   app.add_flag("--wire", settings.wire, "with every envelope in it");
   CLI11_PARSE(app, argc, argv);
-  spdlog::set_level(spdlog::level::off);
   if (!mutant.empty()) TheMutant() = mutant;
 
   if (bench) return Bench();

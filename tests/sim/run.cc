@@ -59,7 +59,6 @@ Swarm DrawSwarm(uint64_t seed) {
   cluster.delays[static_cast<size_t>(LoopKind::kLog)].spread =
       one_of(50, 500, 2000, 10'000) * kMicrosecond;
   cluster.thorough = one_of(uint64_t{8}, uint64_t{64}, uint64_t{256});
-  cluster.real_rocksdb = false;
 
   WireOptions& wire = cluster.wire;
   wire.delay.least = one_of(50, 200, 2000) * kMicrosecond;
@@ -113,6 +112,14 @@ Swarm DrawSwarm(uint64_t seed) {
   weight(Fault::kReplace, 5);
   weight(Fault::kTransfer, 8);
   weight(Fault::kStop, 5);
+  if (chance.Below(50) == 0) {
+    // A start takes milliseconds of real time, so these are few and small.
+    cluster.real_rocksdb = true;
+    cluster.voters = std::min(cluster.voters, 3);
+    swarm.faults_for = 6 * kSecond;
+    swarm.weights[static_cast<size_t>(Fault::kRot)] = 0;
+    swarm.weights[static_cast<size_t>(Fault::kFailSync)] = 0;
+  }
   swarm.weights[static_cast<size_t>(Fault::kRestart)] = 10 + chance.Below(20);
   swarm.weights[static_cast<size_t>(Fault::kHealWire)] = 10 + chance.Below(20);
   return swarm;

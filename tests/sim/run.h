@@ -92,6 +92,7 @@ class Run {
   void Wipe();
   void Change(raft::MemberChange change, const std::function<void(const MembersResult&)>& done);
   bool KeepsQuorum(const raft::MemberChange& change);
+  bool MayLose(const Host& host);
   void Heal();
   void CheckProgress();
   void CheckRest();

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "server/cluster/identity.h"
@@ -87,7 +88,10 @@ NodeConfig Cluster::ConfigOf(const Host& host, Process* process) {
     if (tracing()) Note(&this->host(number), std::string(line));
   };
   // The process ends at the next event, as soon as nothing of it is on the stack.
-  config.fatal = [this, process, number = host.number](std::string_view sentence) {
+  config.fatal = [this, process, number = host.number,
+                  thread = std::this_thread::get_id()](std::string_view sentence) {
+    // RocksDB's own threads notice that the power is off when they please. The process is ending.
+    if (std::this_thread::get_id() != thread) return;
     Host& ending = this->host(number);
     ending.refusal = sentence;
     if (tracing()) Note(&ending, fmt::format("ends: {}", sentence));

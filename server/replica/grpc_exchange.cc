@@ -78,8 +78,7 @@ class PeerLink::Stream final : public grpc::ClientBidiReactor<pb::ToPeer, pb::Fr
     StartRead(&incoming_);
   }
   void OnWriteDone(bool ok) override {
-    if (!ok) return;
-    if (std::exchange(greeted_, true)) link_->OnWritten();
+    if (ok) link_->OnWritten();
   }
   void OnDone(const grpc::Status& status) override {
     link_->OnDone(this, status.error_message());
@@ -94,7 +93,6 @@ class PeerLink::Stream final : public grpc::ClientBidiReactor<pb::ToPeer, pb::Fr
   grpc::ClientContext context_;
   pb::ToPeer handshake_;
   pb::FromPeer incoming_;
-  bool greeted_ = false;  // Only writes touch it, and they are one at a time.
 };
 
 PeerLink::PeerLink(PeerPort* port, PeerAddress peer) : port_(port), peer_(std::move(peer)) {}
@@ -133,6 +131,7 @@ void PeerLink::Dial() {
     if (channel == nullptr) channel = DialPeer(*target, port_->options().message_bytes_max);
     stream = new Stream(shared_from_this(), channel);
     stream_ = stream;
+    greeted_ = false;
     stream->Begin();
   }
   if (peer_.urls.size() < 2) return;
@@ -254,7 +253,7 @@ void PeerLink::Pump() {
     Stream* stream = nullptr;
     {
       MutexLock lock(mutex_);
-      if (!accepted_ || writer_ != Writer::kIdle) return;
+      if (!accepted_ || !greeted_ || writer_ != Writer::kIdle) return;
       batch = TakeBatch();
       if (batch.empty()) return;
       writer_ = Writer::kEncoding;
@@ -278,7 +277,7 @@ void PeerLink::Pump() {
 void PeerLink::OnWritten() {
   {
     MutexLock lock(mutex_);
-    writer_ = Writer::kIdle;
+    if (std::exchange(greeted_, true)) writer_ = Writer::kIdle;
   }
   Pump();
 }
@@ -344,8 +343,6 @@ class PeerSessions::Session final : public grpc::ServerBidiReactor<pb::ToPeer, p
       place = this;
     }
     port->PeerMet(incoming_.handshake());
-    MutexLock lock(mutex_);
-    writing_ = true;
     StartWrite(&outgoing_);
     StartRead(&incoming_);
   }
@@ -371,7 +368,7 @@ class PeerSessions::Session final : public grpc::ServerBidiReactor<pb::ToPeer, p
   MemberId peer_ = 0;  // Set by the first read, before the session is known to anybody.
   pb::ToPeer incoming_;
   Mutex mutex_;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = true;  // The answer to the handshake goes first.
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<raft::Envelope> replies_ ABSL_GUARDED_BY(mutex_);
   pb::FromPeer outgoing_;  // Belongs to the write under way.

@@ -52,6 +52,7 @@ class PeerLink : public std::enable_shared_from_this<PeerLink> {
   size_t turn_ ABSL_GUARDED_BY(mutex_) = 0;  // Which of the peer's URLs is tried.
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
   Stream* stream_ ABSL_GUARDED_BY(mutex_) = nullptr;  // The one that is open or being opened.
+  bool greeted_ ABSL_GUARDED_BY(mutex_) = false;      // Our handshake is written: batches may be.
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;     // Its handshake, by both.
   Writer writer_ ABSL_GUARDED_BY(mutex_) = Writer::kIdle;
   std::deque<raft::Envelope> urgent_ ABSL_GUARDED_BY(mutex_);

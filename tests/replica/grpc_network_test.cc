@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <functional>
+#include <latch>
 #include <map>
 #include <memory>
 #include <string>
@@ -54,7 +55,9 @@ class Arrivals {
 };
 
 struct Peer {
-  explicit Peer(MemberId member, int port = 0, GrpcNetworkOptions options = {}) : id(member) {
+  explicit Peer(MemberId member, int port = 0, GrpcNetworkOptions options = {},
+                std::ptrdiff_t holds = 0)
+      : id(member), may_read(holds) {
     options.listen_urls = {"http://127.0.0.1:" + std::to_string(port)};
     options.data_dir = scratch.path();
     options.env = rocksdb::Env::Default();
@@ -74,13 +77,21 @@ struct Peer {
   }
   void Start() { Start(Identity()); }
   void Start(const LocalIdentity& self) {
-    network->Start(self, {.receive = [this](raft::Envelope e) { received.Add(std::move(e)); },
+    network->Start(self, {.receive =
+                              [this](raft::Envelope e) {
+                                received.Add(std::move(e));
+                                may_read.wait();
+                              },
                           .receive_snapshot =
                               [this](raft::Envelope offer, Snapshot snapshot) {
                                 snapshots.Add({std::move(offer), std::move(snapshot)});
                               },
                           .peer_lost = [this](MemberId peer) { lost.Add(peer); },
-                          .peer_met = [this](MemberId peer, uint32_t) { met.Add(peer); },
+                          .peer_met =
+                              [this](MemberId peer, uint32_t) {
+                                if (on_met) on_met(peer);
+                                met.Add(peer);
+                              },
                           .last_index = [] { return Index{3}; }});
   }
   PeerAddress Address() const {
@@ -97,6 +108,8 @@ struct Peer {
   Arrivals<std::pair<raft::Envelope, Snapshot>> snapshots;
   Arrivals<MemberId> lost;
   Arrivals<MemberId> met;
+  std::latch may_read;  // Until it opens, nothing is read after the first envelope.
+  std::function<void(MemberId)> on_met;  // Set before Start.
   std::unique_ptr<GrpcNetwork> network;
 };
 
@@ -149,7 +162,7 @@ TEST_CASE("envelopes reach the member they are for, in order, both ways") {
 
 TEST_CASE("appends of many megabytes arrive whole, and urgent messages overtake them") {
   Peer a(1);
-  Peer b(2);
+  Peer b(2, 0, {}, 1);
   a.Start();
   b.Start();
   a.network->SetPeers({b.Address()});
@@ -165,6 +178,7 @@ TEST_CASE("appends of many megabytes arrive whole, and urgent messages overtake 
                                  .commit = 0}});
   }
   a.network->Send(Numbered(1, 2, 99));
+  b.may_read.count_down();
   std::vector<raft::Envelope> all = b.received.Await(17);
   Index next = 0;
   for (const raft::Envelope& envelope : all) {
@@ -175,6 +189,22 @@ TEST_CASE("appends of many megabytes arrive whole, and urgent messages overtake 
   }
   CHECK(next == 16);
   CHECK(std::holds_alternative<raft::Append>(all.back().message));
+}
+
+// gRPC aborts the process when a second write begins before the first, the handshake, is done.
+TEST_CASE("what is sent the moment a peer is met goes after the handshake, both ways") {
+  Peer a(1);
+  Peer b(2);
+  a.on_met = [&](MemberId) { a.network->Send(Numbered(1, 2, 5)); };
+  b.on_met = [&](MemberId) { b.network->Send(Numbered(2, 1, 6)); };
+  a.Start();
+  b.Start();
+  for (size_t round = 1; round <= 200; ++round) {
+    a.network->SetPeers({b.Address()});
+    CHECK(NumberOf(b.received.Await(round).back()) == 5);
+    CHECK(NumberOf(a.received.Await(round).back()) == 6);
+    a.network->SetPeers({});
+  }
 }
 
 TEST_CASE("a peer that comes back is reached again") {

@@ -14,7 +14,7 @@
 namespace kv {
 namespace {
 
-constexpr uint64_t kDefaultMemoryBytes = uint64_t{176} << 20;
+constexpr uint64_t kDefaultMemoryBytes = uint64_t{208} << 20;
 
 absl::Status Wrong(std::string_view sentence) {
   return MakeStatus(absl::StatusCode::kInvalidArgument, "{}", sentence);
@@ -91,7 +91,7 @@ absl::Status FillDefaults(Config& config) {
 MemoryShares Config::Memory() const {
   const MemoryShares standard;
   const auto share = [this](uint64_t bytes) {
-    // The memory setting is below 2^40 and a share below 2^26: the product fits in 128 bits only,
+    // The memory setting is below 2^40 and a share at most 2^26: the product fits in 128 bits only,
     // so divide first, in units of 4 KiB.
     return (bytes >> 12) * memory_bytes / (kDefaultMemoryBytes >> 12);
   };

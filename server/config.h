@@ -42,7 +42,7 @@ struct MemoryShares {
   uint64_t flush_log_bytes = uint64_t{16} << 20;  // Log not yet in the machine's files.
   uint64_t memtable_bytes = uint64_t{32} << 20;   // Each of two.
   uint64_t block_cache_bytes = uint64_t{48} << 20;
-  uint64_t record_cache_bytes = uint64_t{32} << 20;
+  uint64_t record_cache_bytes = uint64_t{64} << 20;
 };
 
 enum class LogLevel { kDebug, kInfo, kWarn, kError };
@@ -75,7 +75,7 @@ struct Config {
   absl::Duration grpc_keepalive_min_time = absl::Seconds(5);
   absl::Duration grpc_keepalive_interval = absl::Hours(2);
   absl::Duration grpc_keepalive_timeout = absl::Seconds(20);
-  uint64_t memory_bytes = uint64_t{176} << 20;
+  uint64_t memory_bytes = uint64_t{208} << 20;
 
   // Logging.
   LogLevel log_level = LogLevel::kInfo;

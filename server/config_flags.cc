@@ -302,7 +302,7 @@ std::vector<Flag> UsedFlags() {
          return ReadDuration(text, absl::Seconds(1), config.grpc_keepalive_timeout);
        }},
       {"memory-bytes", kUsed, kValue, "log, write buffers and caches together; each gets its share",
-       kLimits, "184549376",
+       kLimits, "218103808",
        [](std::string_view text, Config& config) {
          return ReadNumber<uint64_t>(text, uint64_t{32} << 20, uint64_t{1} << 40, "bytes",
                                      config.memory_bytes);

@@ -55,7 +55,7 @@ struct NodeConfig {
   size_t flush_log_bytes = size_t{16} << 20;
   size_t memtable_bytes = size_t{32} << 20;
   size_t block_cache_bytes = size_t{48} << 20;
-  size_t record_cache_bytes = size_t{32} << 20;
+  size_t record_cache_bytes = size_t{64} << 20;
 
   OpenDatabase open_database;  // RocksDB under the node's Env when empty.
   // Asked once the directory is locked and says who this is, before anybody is spoken to: the place

@@ -23,7 +23,8 @@ inline CheckHook& TheCheckHook() {
 
 [[noreturn]] inline void FailCheck(const char* file, int line, const char* condition,
                                    std::string_view detail = {}) {
-  std::string text = std::string(file) + ":" + std::to_string(line) + ": check failed: " + condition;
+  std::string text =
+      std::string(file) + ":" + std::to_string(line) + ": check failed: " + condition;
   if (!detail.empty()) text.append(": ").append(detail);
   if (TheCheckHook()) TheCheckHook()(text);
   std::fprintf(stderr, "%s\n", text.c_str());
@@ -34,9 +35,9 @@ inline CheckHook& TheCheckHook() {
 }  // namespace kv
 
 // KV_CHECK(condition) or KV_CHECK(condition, text): text is evaluated only on failure.
-#define KV_CHECK(condition, ...)                                                          \
-  do {                                                                                    \
-    if (!(condition)) [[unlikely]] {                                                      \
-      ::kv::FailCheck(__FILE__, __LINE__, #condition __VA_OPT__(, ) __VA_ARGS__);         \
-    }                                                                                     \
+#define KV_CHECK(condition, ...)                                                  \
+  do {                                                                            \
+    if (!(condition)) [[unlikely]] {                                              \
+      ::kv::FailCheck(__FILE__, __LINE__, #condition __VA_OPT__(, ) __VA_ARGS__); \
+    }                                                                             \
   } while (false)

@@ -30,8 +30,8 @@ inline std::string Describe(const absl::Status& status) {
 
 }  // namespace kv
 
-#define RETURN_IF_ERROR(expression)                       \
-  do {                                                    \
+#define RETURN_IF_ERROR(expression)                                               \
+  do {                                                                            \
     if (absl::Status kv_status = (expression); !kv_status.ok()) return kv_status; \
   } while (false)
 

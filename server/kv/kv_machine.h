@@ -43,7 +43,7 @@ struct KvMachineOptions {
   std::string data_dir;  // Must exist. STATE and state-000001, … live here.
   size_t memtable_bytes = size_t{32} << 20;
   size_t block_cache_bytes = size_t{48} << 20;
-  size_t record_cache_bytes = size_t{32} << 20;
+  size_t record_cache_bytes = size_t{64} << 20;
   // Runs a task soon, on a thread that may wait for the disk; in any order. Tasks may come after
   // the machine is gone; they then do nothing.
   std::function<void(absl::AnyInvocable<void() &&>)> work;

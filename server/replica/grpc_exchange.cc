@@ -172,7 +172,7 @@ void PeerLink::OnMessage(Stream* stream, pb::FromPeer& message) {
   MutexLock lock(mutex_);
   if (complaint_ != refusal) {
     spdlog::warn("no connection to member {:x} at {}: {}", peer_.id,
-                  peer_.urls[turn_ % peer_.urls.size()], refusal);
+                 peer_.urls[turn_ % peer_.urls.size()], refusal);
     complaint_ = std::move(refusal);
   }
   ++turn_;

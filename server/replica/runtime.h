@@ -21,9 +21,9 @@ class ABSL_LOCKABLE Loop {
  public:
   using Task = absl::AnyInvocable<void() &&>;
   virtual ~Loop() = default;  // Stops it.
-  // Waits for the running task and drops what is queued, and from now on whatever is posted. Whoever
-  // is still named by a running task stops the loop first and lets go of it after: the task may well
-  // post to it. Not from the loop itself; a second call does nothing.
+  // Waits for the running task and drops what is queued, and from now on whatever is posted.
+  // Whoever is still named by a running task stops the loop first and lets go of it after: the task
+  // may well post to it. Not from the loop itself; a second call does nothing.
   virtual void Stop() = 0;
   virtual void Post(Task task) = 0;
   virtual void PostAfter(absl::Duration delay, Task task) = 0;

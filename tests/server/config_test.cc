@@ -304,7 +304,7 @@ TEST_CASE("what is wrong is named, with the limit and the next step") {
       {{"--max-request-bytes=10000000"},
        {},
        "",
-       "--max-request-bytes=10000000 is too large for --memory-bytes=184549376: its share for the "
+       "--max-request-bytes=10000000 is too large for --memory-bytes=218103808: its share for the "
        "log is 33554432, which must hold 4 requests; raise the second or lower the first"},
       {{"--max-txn-ops=0"},
        {},
@@ -326,7 +326,7 @@ TEST_CASE("what is wrong is named, with the limit and the next step") {
        {},
        "",
        "--memory-bytes=\"1000\": must be a whole number of bytes from 33554432 to 1099511627776; "
-       "correct it, or leave it out for the default (184549376)"},
+       "correct it, or leave it out for the default (218103808)"},
       {{"--initial-cluster-state=old"},
        {},
        "",
@@ -542,7 +542,7 @@ TEST_CASE("the memory setting is shared out in proportion") {
   CHECK(standard.flush_log_bytes == 16 << 20);
   CHECK(standard.memtable_bytes == 32 << 20);
   CHECK(standard.block_cache_bytes == 48 << 20);
-  CHECK(standard.record_cache_bytes == 32 << 20);
+  CHECK(standard.record_cache_bytes == 64 << 20);
   Config config;
   for (const uint64_t memory : {uint64_t{32} << 20, uint64_t{1} << 30, uint64_t{1} << 40}) {
     config.memory_bytes = memory;

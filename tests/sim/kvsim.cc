@@ -2,7 +2,7 @@
 //
 //   kvsim --seed N           one run; a failure prints its timeline
 //   kvsim --seeds A..B       all of them (inclusive), on both cores; non-zero if one fails
-//   kvsim --shrink --seed N  looks for a smaller run that still fails
+//   kvsim --shrink --seed N  looks for a smaller run that still fails, and prints its flags
 //   kvsim --mutant NAME ...  with a known bug put back
 //
 // The last line is `seed N ok digest H` or `seed N FAILED ...` (with --seeds, a summary).
@@ -26,10 +26,6 @@
 #include "storage/check.h"
 #include "storage/mark.h"
 #include "tests/sim/run.h"
-
-#ifndef KVD_COMMIT_FILE
-#define KVD_COMMIT_FILE ""
-#endif
 
 namespace kv::sim {
 namespace {
@@ -55,6 +51,19 @@ Swarm SwarmOf(uint64_t seed, const Shrink& shrink) {
     if (shrink.without[fault]) swarm.weights[fault] = 0;
   }
   return swarm;
+}
+
+// As they are given on the command line.
+std::string FlagsOf(const Shrink& shrink) {
+  std::string flags;
+  if (shrink.voters > 0) flags += fmt::format(" --voters {}", shrink.voters);
+  if (shrink.clients > 0) flags += fmt::format(" --clients {}", shrink.clients);
+  if (shrink.faults_for > 0) flags += fmt::format(" --faults-for {}", shrink.faults_for / kSecond);
+  for (size_t fault = 0; fault < kFaults; ++fault) {
+    if (!shrink.without[fault]) continue;
+    flags += fmt::format(" --without {}", NameOf(static_cast<Fault>(fault)));
+  }
+  return flags;
 }
 
 std::string CommitHere() {
@@ -219,7 +228,9 @@ Shrink FindSmaller(uint64_t seed, Settings settings) {
     change(smaller.shrink);
     if (Fails(seed, smaller)) settings = smaller;
   };
+  const Swarm drawn = DrawSwarm(seed);
   for (size_t fault = 0; fault < kFaults; ++fault) {
+    if (drawn.weights[fault] == 0) continue;
     keep_if_it_fails([fault](Shrink& shrink) { shrink.without[fault] = true; });
   }
   for (const int voters : {1, 2, 3, 5}) {
@@ -275,6 +286,8 @@ int Main(int argc, char** argv) {
   bool bench = false;
   unsigned workers = std::max(1U, std::thread::hardware_concurrency());
   uint64_t failures_max = UINT64_MAX;
+  Time faults_for_seconds = 0;
+  std::vector<std::string> without;
   Settings settings;
   app.add_option("--seed", seed, "replay one run");
   app.add_option("--seeds", seeds, "explore A..B, inclusive");
@@ -282,6 +295,10 @@ int Main(int argc, char** argv) {
   app.add_option("--mutant", mutant, "put a known bug back");
   app.add_option("--workers", workers, "processes at a time");
   app.add_option("--failures", failures_max, "stop after so many");
+  app.add_option("--voters", settings.shrink.voters, "at most so many, whatever the seed draws");
+  app.add_option("--clients", settings.shrink.clients, "at most so many");
+  app.add_option("--faults-for", faults_for_seconds, "at most so many virtual seconds of faults");
+  app.add_option("--without", without, "none of this kind of fault (may be repeated)");
   app.add_flag("--bench", bench, "measure the speed of a calm cluster");
   app.add_flag("--marks", settings.marks, "print how often each rare branch was reached");
   app.add_flag("--shrink", shrink, "look for a smaller run that fails");
@@ -289,6 +306,15 @@ int Main(int argc, char** argv) {
   app.add_flag("--wire", settings.wire, "with every envelope in it");
   CLI11_PARSE(app, argc, argv);
   if (!mutant.empty()) TheMutant() = mutant;
+  settings.shrink.faults_for = faults_for_seconds * kSecond;
+  for (const std::string& name : without) {
+    const std::optional<Fault> fault = FaultNamed(name);
+    if (!fault) {
+      fmt::print("--without knows no fault {}\n", name);
+      return 2;
+    }
+    settings.shrink.without[static_cast<size_t>(*fault)] = true;
+  }
 
   if (bench) return Bench();
   if (!seeds.empty() || !list.empty()) {
@@ -320,14 +346,7 @@ int Main(int argc, char** argv) {
       return 2;
     }
     settings.shrink = FindSmaller(*seed, settings);
-    const Swarm smaller = SwarmOf(*seed, settings.shrink);
-    std::string faults;
-    for (size_t fault = 0; fault < kFaults; ++fault) {
-      if (smaller.weights[fault] > 0) faults += fmt::format(" {}", fault);
-    }
-    fmt::print("fails with {} voters, {} clients, {} s of faults; kinds of faults left:{}\n",
-               smaller.cluster.voters, smaller.workload.clients, smaller.faults_for / kSecond,
-               faults);
+    fmt::print("fails with: kvsim --seed {}{}\n", *seed, FlagsOf(settings.shrink));
   }
   settings.timeline = true;
   const Verdict verdict = RunHere(*seed, settings);

@@ -17,12 +17,29 @@ using kv::Describe;
 
 namespace {
 
+// By Fault, as --without names them.
+constexpr std::array<std::string_view, kFaults> kFaultNames = {
+    "crash", "power-loss", "power-loss-of-all", "restart", "pause", "hold-log", "slow-disk",
+    "clock-rate", "isolate", "cut-one-way", "partition", "flap", "clog", "slow-link", "heal-wire",
+    "fail-sync", "full-disk", "rot", "wipe", "add-member", "change-member", "replace", "transfer",
+    "stop",
+};
+
 constexpr size_t kHostsMax = 14;
 constexpr size_t kMembersMax = 9;
 constexpr Time kChangeDeadline = 4 * kSecond;
+constexpr Time kLastStart = 2 * kSecond;  // Of whoever stopped just as the faults did.
 constexpr Time kDecided = 60 * kSecond;  // By then every deadline of a client is over.
 
 }  // namespace
+
+std::string_view NameOf(Fault fault) { return kFaultNames[static_cast<size_t>(fault)]; }
+
+std::optional<Fault> FaultNamed(std::string_view name) {
+  const auto at = std::find(kFaultNames.begin(), kFaultNames.end(), name);
+  if (at == kFaultNames.end()) return std::nullopt;
+  return static_cast<Fault>(at - kFaultNames.begin());
+}
 
 Swarm DrawSwarm(uint64_t seed) {
   raft::SplitMix64 chance(seed * 0x2545f4914f6cdd1d + 1);
@@ -599,7 +616,7 @@ void Run::CheckProgress() {
         restart();
         return cluster_.Leader() != nullptr;
       },
-      20 * timeout + 5 * kSecond);
+      10 * timeout + kLastStart);
   workload_.Stop();
   cluster_.Await(
       "the answers to all that was asked",

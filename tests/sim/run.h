@@ -7,7 +7,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/sim/client.h"
@@ -42,6 +44,8 @@ enum class Fault : uint8_t {
   kStop,
 };
 inline constexpr size_t kFaults = 24;
+std::string_view NameOf(Fault fault);
+std::optional<Fault> FaultNamed(std::string_view name);
 
 // What a run draws from its seed: some are calm, some mad, some lack one kind of fault, so that no
 // fault always hides what another would show.
@@ -54,7 +58,7 @@ struct Swarm {
 };
 Swarm DrawSwarm(uint64_t seed);
 
-// What may be left out when a smaller run that fails is looked for.
+// What is left out of a run, to find a smaller one that fails, and to replay that.
 struct Shrink {
   int voters = 0;        // At most; 0: as drawn.
   uint64_t clients = 0;  // At most; 0: as drawn.

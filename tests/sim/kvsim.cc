@@ -270,9 +270,11 @@ int Bench() {
   const double seconds = static_cast<double>(std::clock() - begun) / CLOCKS_PER_SEC;
   const double virtual_seconds = static_cast<double>(verdict.virtual_time) / kSecond;
   fmt::print(
-      "5 members, {:.0f} operations a virtual second: {:.2f} cluster-hours a minute of one "
-      "core\n",
-      static_cast<double>(verdict.operations) / 600, virtual_seconds / seconds / 60);
+      "5 members, {:.0f} operations and {:.0f} events a virtual second: {:.2f} cluster-hours a "
+      "minute of one core, {:.2f} us an event\n",
+      static_cast<double>(verdict.operations) / 600,
+      static_cast<double>(verdict.events) / virtual_seconds, virtual_seconds / seconds / 60,
+      seconds * 1e6 / static_cast<double>(verdict.events));
   return 0;
 }
 

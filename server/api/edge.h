@@ -54,6 +54,9 @@ class Edge {
   // applied what the read must see, or with the contract's error.
   using Then = absl::AnyInvocable<void(absl::Status) &&>;
   enum class Consistency { kLinearizable, kSerializable };
+  static Consistency ConsistencyOf(bool serializable) {
+    return serializable ? Consistency::kSerializable : Consistency::kLinearizable;
+  }
   void Read(const Call& call, Consistency consistency, Then then) const;
   // Runs work that may wait for the disk. Refused when too much is waiting already.
   absl::Status ReadLater(Loop::Task work);

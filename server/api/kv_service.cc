@@ -8,6 +8,7 @@
 
 #include "proto/internal/command.pb.h"
 #include "server/api/errors.h"
+#include "server/api/page_stream.h"
 #include "server/api/validate.h"
 #include "server/kv/kv_machine.h"
 #include "storage/status.h"
@@ -78,8 +79,11 @@ bool IsQuick(const TxnRequest& txn) {
          std::all_of(txn.failure().begin(), txn.failure().end(), one_key);
 }
 
-Consistency ConsistencyOf(bool serializable) {
-  return serializable ? Consistency::kSerializable : Consistency::kLinearizable;
+RangeStreamResponse ToStreamed(const Edge& edge, RangeResponse page, Revision, bool last) {
+  if (last) edge.FillHeader(page.mutable_header());
+  RangeStreamResponse response;
+  *response.mutable_range_response() = std::move(page);
+  return response;
 }
 
 // Answers a request from the machine, once what it must see is applied: `read` is called at once
@@ -107,75 +111,6 @@ void Answer(Edge* edge, const Call& call, Consistency consistency, bool quick, R
         if (!status.ok()) std::move (*shared)(std::move(status));
       });
 }
-
-// One RangeStream call: a page is read by a reading thread while the client takes none, and the
-// next is begun when the client has taken it. Owns itself until it has ended the stream.
-class PageStream {
- public:
-  static void Begin(Edge* edge, const Call& call, RangeRequest request,
-                    Writer<RangeStreamResponse>* writer) {
-    const Consistency consistency = ConsistencyOf(request.serializable());
-    auto stream = std::unique_ptr<PageStream>(
-        new PageStream(edge, call.require_leader, std::move(request), writer));
-    edge->Read(call, consistency, [stream = std::move(stream)](absl::Status status) mutable {
-      if (!status.ok()) {
-        stream->writer_->Finish(std::move(status));
-      } else {
-        ReadPage(std::move(stream));
-      }
-    });
-  }
-
- private:
-  PageStream(Edge* edge, bool require_leader, RangeRequest request,
-             Writer<RangeStreamResponse>* writer)
-      : edge_(edge),
-        require_leader_(require_leader),
-        request_(std::move(request)),
-        writer_(writer) {}
-
-  static void ReadPage(std::unique_ptr<PageStream> self) {
-    Edge* edge = self->edge_;
-    Writer<RangeStreamResponse>* writer = self->writer_;
-    absl::Status posted = edge->ReadLater([self = std::move(self)]() mutable {
-      PageStream* stream = self.get();
-      absl::Status status = stream->SendPage(std::move(self));
-      if (!status.ok()) stream->writer_->Finish(std::move(status));
-    });
-    if (!posted.ok()) writer->Finish(std::move(posted));
-  }
-
-  // Takes `self` only if it returns OK.
-  absl::Status SendPage(std::unique_ptr<PageStream>&& self) {
-    if (require_leader_ && edge_->LeaderLost()) return ToStatus(Error::kNoLeader);
-    if (pages_ == nullptr) {
-      ASSIGN_OR_RETURN(pages_, edge_->machine().OpenRange(std::move(request_),
-                                                          edge_->options().request_bytes_max));
-    }
-    RangeStreamResponse response;
-    ASSIGN_OR_RETURN(const bool last, pages_->Next(*response.mutable_range_response()));
-    if (last) {
-      // The files that a page is read from are not kept for longer than the client needs them.
-      pages_ = nullptr;
-      edge_->FillHeader(response.mutable_range_response()->mutable_header());
-    }
-    Writer<RangeStreamResponse>* writer = writer_;
-    writer->Write(std::move(response), [last, self = std::move(self)](bool taken) mutable {
-      if (last || !taken) {
-        self->writer_->Finish(absl::OkStatus());
-      } else {
-        ReadPage(std::move(self));
-      }
-    });
-    return absl::OkStatus();
-  }
-
-  Edge* const edge_;
-  const bool require_leader_;
-  RangeRequest request_;
-  Writer<RangeStreamResponse>* const writer_;
-  std::unique_ptr<RangePages> pages_;
-};
 
 // Waits until a compaction has deleted what it may. That can take long, so a stop of the server
 // ends the wait. Whoever comes first answers.
@@ -220,7 +155,7 @@ void KvService::Range(const Call& call, RangeRequest request, Done<Encoded<Range
   if (status.ok()) status = CheckRange(request);
   if (!status.ok()) return std::move(done)(std::move(status));
   edge_->metrics().CountRange();
-  const Consistency consistency = ConsistencyOf(request.serializable());
+  const Consistency consistency = Edge::ConsistencyOf(request.serializable());
   const bool quick = ReadsOneCurrentKey(request);
   Answer<RangeResponse>(
       edge_, call, consistency, quick,
@@ -272,7 +207,7 @@ void KvService::Txn(const Call& call, Received<TxnRequest> request,
 }
 
 void KvService::ReadTxn(const Call& call, TxnRequest request, Done<Encoded<TxnResponse>> done) {
-  const Consistency consistency = ConsistencyOf(OnlySerializable(request));
+  const Consistency consistency = Edge::ConsistencyOf(OnlySerializable(request));
   const bool quick = IsQuick(request);
   Answer<TxnResponse>(
       edge_, call, consistency, quick,
@@ -302,7 +237,7 @@ void KvService::RangeStream(const Call& call, RangeRequest request,
   if (status.ok()) status = CheckRangeStream(request);
   if (!status.ok()) return writer->Finish(std::move(status));
   edge_->metrics().CountRange();
-  PageStream::Begin(edge_, call, std::move(request), writer);
+  PageStream<RangeStreamResponse>::Begin(edge_, call, std::move(request), ToStreamed, writer);
 }
 
 void KvService::CountOps(const TxnRequest& request) const {

@@ -24,6 +24,7 @@
 #include "server/api/maintenance_service.h"
 #include "server/api/reflection_service.h"
 #include "server/api/rpc_service.h"
+#include "server/api/small_kv_service.h"
 #include "server/kv/kv_machine.h"
 #include "storage/mutex.h"
 #include "storage/status.h"
@@ -110,6 +111,7 @@ class Services::Running {
 
   absl::Status Start() {
     AddKv();
+    AddSmallKv();
     AddMaintenance();
     AddCluster();
     Refuse("etcdserverpb.Watch", "Watch", kWithV3);
@@ -117,7 +119,6 @@ class Services::Running {
     Refuse("etcdserverpb.Auth", "Auth", kWithAuth);
     Refuse("v3lockpb.Lock", "Lock", kWithV3);
     Refuse("v3electionpb.Election", "Election", kWithV3);
-    Refuse("kvd.v1.KV", "kvd.v1.KV", kWithV3);
     AddHealth();
     AddReflection("grpc.reflection.v1.ServerReflection");
     AddReflection("grpc.reflection.v1alpha.ServerReflection");
@@ -185,6 +186,26 @@ class Services::Running {
     rpcs.AddServerStream<RangeRequest, RangeStreamResponse>(
         "RangeStream", [this](const Call& call, RangeRequest request, auto* writer) {
           kv_.RangeStream(call, std::move(request), writer);
+        });
+  }
+
+  void AddSmallKv() {
+    RpcService rpcs = Add("kvd.v1.KV");
+    rpcs.AddUnary<kvd::v1::PutRequest, kvd::v1::PutResponse>(
+        "Put", [this](const Call& call, kvd::v1::PutRequest request, auto done) {
+          small_kv_.Put(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<kvd::v1::GetRequest, kvd::v1::GetResponse>(
+        "Get", [this](const Call& call, kvd::v1::GetRequest request, auto done) {
+          small_kv_.Get(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<kvd::v1::DeleteRequest, kvd::v1::DeleteResponse>(
+        "Delete", [this](const Call& call, kvd::v1::DeleteRequest request, auto done) {
+          small_kv_.Delete(call, std::move(request), std::move(done));
+        });
+    rpcs.AddServerStream<kvd::v1::ScanRequest, kvd::v1::ScanResponse>(
+        "Scan", [this](const Call& call, kvd::v1::ScanRequest request, auto* writer) {
+          small_kv_.Scan(call, std::move(request), writer);
         });
   }
 
@@ -339,6 +360,7 @@ class Services::Running {
   std::unique_ptr<Loop> readers_;
   Edge edge_;
   KvService kv_{&edge_};
+  SmallKvService small_kv_{&edge_, &kv_};
   MaintenanceService maintenance_{&edge_};
   ClusterService cluster_{&edge_};
   HealthService health_;

@@ -63,6 +63,8 @@ class RangePages {
   RangePages(View view, etcdserverpb::RangeRequest request, uint64_t page_bytes);
   ~RangePages();
 
+  Revision revision() const { return view_.revision(); }  // Of all pages.
+
   // Fills an empty message with the next page; true: it is the last, which alone carries header
   // (revision only), more and count. Any thread, one at a time.
   absl::StatusOr<bool> Next(etcdserverpb::RangeResponse& page);

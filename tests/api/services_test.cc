@@ -248,8 +248,7 @@ TEST_CASE("what is not there yet says so, whatever its shape") {
                                             "etcdserverpb.Maintenance/Snapshot",
                                             "etcdserverpb.Maintenance/MoveLeader",
                                             "v3lockpb.Lock/Lock",
-                                            "v3electionpb.Election/Observe",
-                                            "kvd.v1.KV/Get"};
+                                            "v3electionpb.Election/Observe"};
   for (const std::string& method : methods) {
     CAPTURE(method);
     const grpc::Status status = CallRaw(member.channel(), "/" + method, "");

@@ -75,6 +75,7 @@ struct Config {
   absl::Duration grpc_keepalive_min_time = absl::Seconds(5);
   absl::Duration grpc_keepalive_interval = absl::Hours(2);
   absl::Duration grpc_keepalive_timeout = absl::Seconds(20);
+  absl::Duration watch_progress_notify_interval = absl::Minutes(10);
   uint64_t memory_bytes = uint64_t{208} << 20;
 
   // Logging.

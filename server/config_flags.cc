@@ -301,6 +301,11 @@ std::vector<Flag> UsedFlags() {
        [](std::string_view text, Config& config) {
          return ReadDuration(text, absl::Seconds(1), config.grpc_keepalive_timeout);
        }},
+      {"watch-progress-notify-interval", kUsed, kValue,
+       "how often an idle watcher that asks for it is told how far it is", kLimits, "10m",
+       [](std::string_view text, Config& config) {
+         return ReadDuration(text, absl::Milliseconds(1), config.watch_progress_notify_interval);
+       }},
       {"memory-bytes", kUsed, kValue, "log, write buffers and caches together; each gets its share",
        kLimits, "218103808",
        [](std::string_view text, Config& config) {
@@ -344,7 +349,6 @@ std::vector<Flag> ForeignFlags() {
       {"max-learners", kIgnored, kValue, kLater},
       {"auto-compaction-mode", kIgnored, kValue, kLater},
       {"auto-compaction-retention", kIgnored, kValue, kLater},
-      {"watch-progress-notify-interval", kIgnored, kValue, kLater},
       {"corrupt-check-time", kIgnored, kValue, kLater},
       {"compact-hash-check-time", kIgnored, kValue, kLater},
       {"downgrade-check-time", kIgnored, kValue, kLater},

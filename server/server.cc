@@ -193,6 +193,7 @@ api::Options Server::Running::MakeApiOptions() const {
   options.keepalive_min_time = config_.grpc_keepalive_min_time;
   options.keepalive_interval = config_.grpc_keepalive_interval;
   options.keepalive_timeout = config_.grpc_keepalive_timeout;
+  options.watch_progress_interval = config_.watch_progress_notify_interval;
   return options;
 }
 

@@ -167,6 +167,24 @@ void Batch::Finish() {
   sub_ = 0;
 }
 
+std::vector<RevisionEvents> Batch::Events() const {
+  std::vector<RevisionEvents> revisions;
+  for (const Change& change : changes_) {
+    if (revisions.empty() || revisions.back().revision != change.revision) {
+      revisions.push_back({.revision = change.revision, .events = {}});
+    }
+    const PendingKey& pending = change.key->second;
+    const auto written = std::lower_bound(
+        pending.versions.begin(), pending.versions.end(), change.revision,
+        [](const KeyRecordPtr& version, Revision at) { return version->mod < at; });
+    KeyRecordPtr previous = written == pending.versions.begin() ? pending.base : *(written - 1);
+    if (!change.was_live) previous = nullptr;
+    revisions.back().events.push_back(
+        {.key = change.key->first, .record = *written, .previous = std::move(previous)});
+  }
+  return revisions;
+}
+
 // Table by table, each in the order of its keys: a memtable finds the place of a row from where the
 // row before it went, which halves what inserting costs against a key's rows side by side.
 WriteSet Batch::Writes() const {

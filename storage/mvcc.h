@@ -112,6 +112,8 @@ struct KeyEvent {
   KeyRecordPtr record;    // A tombstone for a deletion.
   KeyRecordPtr previous;  // Null: there was none, or it is compacted.
 };
+size_t BytesOf(const KeyEvent& event);  // Of keys and values.
+
 // Everything that one revision changed, in order.
 struct RevisionEvents {
   Revision revision = 0;
@@ -137,8 +139,10 @@ class View {
   absl::StatusOr<std::optional<std::string>> Note(std::string_view name) const;
 
   // Changes from `first` up to the view's revision, whole revisions only, until `events_max` events
-  // are passed (a revision with more comes alone and whole). Empty: there are none.
-  absl::StatusOr<std::vector<RevisionEvents>> History(Revision first, size_t events_max) const;
+  // or `bytes_max` bytes of them are passed (a revision with more comes alone and whole). Empty:
+  // there are none.
+  absl::StatusOr<std::vector<RevisionEvents>> History(Revision first, size_t events_max,
+                                                      size_t bytes_max = SIZE_MAX) const;
 
   // Over everything that may be read at revisions from the compacted one to the view's: the same on
   // every member, however far its compaction has come.
@@ -192,6 +196,9 @@ class Batch {
   void SetNote(std::string_view name, std::string value);
   // Ends the command: one revision if it changed anything.
   void Finish();
+
+  // What the finished commands changed, as View::History will tell it once they are committed.
+  std::vector<RevisionEvents> Events() const;
 
  private:
   friend class Mvcc;

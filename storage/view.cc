@@ -147,10 +147,19 @@ absl::StatusOr<int64_t> View::Count(const KeyRange& range) const {
   return count;
 }
 
-absl::StatusOr<std::vector<RevisionEvents>> View::History(Revision first, size_t events_max) const {
+size_t BytesOf(const KeyEvent& event) {
+  size_t bytes = event.key.size();
+  if (event.record != nullptr) bytes += event.record->value.size();
+  if (event.previous != nullptr) bytes += event.previous->value.size();
+  return bytes;
+}
+
+absl::StatusOr<std::vector<RevisionEvents>> View::History(Revision first, size_t events_max,
+                                                          size_t bytes_max) const {
   if (first < head_.compacted) return CompactedError();
   std::vector<RevisionEvents> revisions;
   size_t events = 0;
+  size_t bytes = 0;
   const std::unique_ptr<Cursor> cursor =
       data_->NewCursor(HistoryLower(first), HistoryUpper(revision_));
   for (cursor->Seek(HistoryLower(first)); cursor->Valid(); cursor->Next()) {
@@ -158,7 +167,7 @@ absl::StatusOr<std::vector<RevisionEvents>> View::History(Revision first, size_t
     const std::optional<HistoryRow> row = DecodeHistoryRow(cursor->value());
     if (!at || !row) return Malformed("history");
     if (revisions.empty() || revisions.back().revision != at->revision) {
-      if (events >= events_max && !revisions.empty()) break;
+      if ((events >= events_max || bytes >= bytes_max) && !revisions.empty()) break;
       revisions.push_back({.revision = at->revision, .events = {}});
     }
     KeyEvent event{.key = std::string(row->key), .record = nullptr, .previous = nullptr};
@@ -172,8 +181,9 @@ absl::StatusOr<std::vector<RevisionEvents>> View::History(Revision first, size_t
     if (row->was_live && at->revision > head_.compacted) {
       ASSIGN_OR_RETURN(event.previous, ReadRecord(*data_, VersionKey(event.key, row->previous)));
     }
-    revisions.back().events.push_back(std::move(event));
+    bytes += BytesOf(event);
     ++events;
+    revisions.back().events.push_back(std::move(event));
   }
   RETURN_IF_ERROR(cursor->status());
   return revisions;

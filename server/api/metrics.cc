@@ -177,6 +177,14 @@ void AddGauges(const Gauges& g, std::vector<MetricFamily>* page) {
   gauge("etcd_debugging_mvcc_current_revision", "The store's revision.", number(g.revision));
   gauge("etcd_debugging_mvcc_compact_revision", "The revision the store is compacted to.",
         number(g.compact_revision));
+  gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watchers.", number(g.watch.streams));
+  gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", number(g.watch.watchers));
+  gauge("etcd_debugging_mvcc_slow_watcher_total",
+        "Watchers that are behind, or whose client does not read.", number(g.watch.slow));
+  gauge("etcd_debugging_mvcc_pending_events_total", "Events that were not yet looked at.",
+        number(g.watch.unheard));
+  page->push_back(One("etcd_debugging_mvcc_events_total", "Events sent to watchers.",
+                      MetricType::Counter, number(g.watch.told)));
   gauge("kvd_raft_term", "The current term.", number(standing.term));
   gauge("kvd_raft_last_index", "Index of the last entry in the log.", number(g.replica.last_index));
   gauge("kvd_raft_durable_index", "Index of the last entry that is durable here.",

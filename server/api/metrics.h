@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/replica/replica.h"
+#include "server/watch/watch_hub.h"
 #include "storage/entry.h"
 
 namespace kv::api {
@@ -40,6 +41,7 @@ struct Gauges {
   int64_t quota_bytes = 0;
   int64_t revision = 0;
   int64_t compact_revision = 0;
+  WatchHub::Counts watch;
 };
 
 class Metrics {

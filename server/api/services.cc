@@ -25,7 +25,9 @@
 #include "server/api/reflection_service.h"
 #include "server/api/rpc_service.h"
 #include "server/api/small_kv_service.h"
+#include "server/api/watch_service.h"
 #include "server/kv/kv_machine.h"
+#include "server/watch/watch_hub.h"
 #include "storage/mutex.h"
 #include "storage/status.h"
 
@@ -106,6 +108,7 @@ class Services::Running {
       : parts_(parts),
         readers_(parts.runtime->NewUnorderedLoop("read", options.read_threads)),
         edge_(options, parts, readers_.get()),
+        hub_(parts.runtime, parts.machine, readers_.get(), {}),
         loop_(parts.runtime->NewLoop("edge")) {}
   ~Running() { Stop(absl::ZeroDuration()); }
 
@@ -114,7 +117,7 @@ class Services::Running {
     AddSmallKv();
     AddMaintenance();
     AddCluster();
-    Refuse("etcdserverpb.Watch", "Watch", kWithV3);
+    AddWatch();
     Refuse("etcdserverpb.Lease", "Lease", kWithV3);
     Refuse("etcdserverpb.Auth", "Auth", kWithAuth);
     Refuse("v3lockpb.Lock", "Lock", kWithV3);
@@ -141,8 +144,10 @@ class Services::Running {
     edge_.BeginStop();
     loop_.reset();  // Before the health that it tells.
     health_.Stop();
+    watch_.Stop();
     server_.Stop(grace);
     asked_.AwaitNone();
+    hub_.Stop();
     readers_.reset();
     parts_.metrics->Watch(nullptr);
   }
@@ -235,6 +240,14 @@ class Services::Running {
     rpcs.RefuseTheRest(fmt::format("changing members {}", kWithV3));
   }
 
+  void AddWatch() {
+    Add("etcdserverpb.Watch")
+        .AddBidiStream<WatchRequest, Encoded<WatchResponse>>(
+            "Watch", [this](const Call& call, auto* reader, auto* writer) {
+              watch_.Watch(call, reader, writer);
+            });
+  }
+
   void AddHealth() {
     using grpc::health::v1::HealthCheckRequest;
     using grpc::health::v1::HealthCheckResponse;
@@ -261,6 +274,7 @@ class Services::Running {
     const bool serving = !draining_ && parts_.replica->leader() != 0;
     if (serving != serving_) health_.SetServing(serving);
     serving_ = serving;
+    if (edge_.LeaderLost()) watch_.EndWithoutLeader();
     loop_->PostAfter(kHealthEvery, [this, count] { Beat(count + 1); });
   }
 
@@ -274,7 +288,8 @@ class Services::Running {
             .db_bytes_in_use = bytes,
             .quota_bytes = edge_.options().quota_bytes,
             .revision = head.revision,
-            .compact_revision = head.compacted};
+            .compact_revision = head.compacted,
+            .watch = hub_.counts()};
   }
 
   void OpenProbes() {
@@ -359,10 +374,12 @@ class Services::Running {
   const std::shared_ptr<Probes> probes_ = std::make_shared<Probes>();
   std::unique_ptr<Loop> readers_;
   Edge edge_;
+  WatchHub hub_;
   KvService kv_{&edge_};
   SmallKvService small_kv_{&edge_, &kv_};
   MaintenanceService maintenance_{&edge_};
   ClusterService cluster_{&edge_};
+  WatchService watch_{&edge_, &hub_};
   HealthService health_;
   ReflectionService reflection_;
   RpcMethods methods_;

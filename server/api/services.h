@@ -38,6 +38,7 @@ struct Options {
   absl::Duration keepalive_min_time = absl::Seconds(5);  // Between a client's pings.
   absl::Duration keepalive_interval = absl::Hours(2);    // Between ours.
   absl::Duration keepalive_timeout = absl::Seconds(20);
+  absl::Duration watch_progress_interval = absl::Minutes(10);  // Between reports to a watcher.
   size_t memory_bytes_max = size_t{512} << 20;  // Of the client port's buffers, all connections.
   size_t range_bytes_max = size_t{256} << 20;   // Of answers to Range being built or sent.
   int read_threads = 2;                         // For reads too large for the calling thread.

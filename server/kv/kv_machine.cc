@@ -287,6 +287,16 @@ std::shared_ptr<Mvcc> KvMachine::store() const {
   return store_;
 }
 
+std::shared_ptr<Follower> KvMachine::follower() const {
+  const MutexLock lock(mutex_);
+  return follower_;
+}
+
+void KvMachine::SetFollower(std::shared_ptr<Follower> follower) {
+  const MutexLock lock(mutex_);
+  follower_.swap(follower);
+}
+
 std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
   const std::shared_ptr<Mvcc> store = this->store();
   const Head head = store->head();
@@ -326,6 +336,12 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
     digest = FoldEntry(digest, entry, batch);
   }
   const bool compacts = batch.compacted() != head.compacted;
+  const std::shared_ptr<Follower> follower = this->follower();
+  AppliedRevisions told{.before = head.revision, .after = batch.revision(), .events = {}};
+  if (follower != nullptr && told.after > told.before && follower->WantsEvents()) {
+    told.complete = true;
+    told.events = batch.Events();
+  }
   const absl::Status status = store->Commit(std::move(batch), applied, digest);
   KV_CHECK(status.ok(), Describe(status));
   {
@@ -334,7 +350,13 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
     cluster_version_ = pending_cluster_version_;
   }
   if (compacts) compactions_->Start();
+  if (told.after > told.before) Tell(std::move(told));
   return replies;
+}
+
+void KvMachine::Tell(AppliedRevisions applied) {
+  const std::shared_ptr<Follower> follower = this->follower();
+  if (follower != nullptr && follower->WantsEvents()) follower->OnApplied(std::move(applied));
 }
 
 Reply KvMachine::Execute(Batch& batch, const CommandView& command, bool wants_reply) {
@@ -421,10 +443,14 @@ absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
   if (!MUTANT("kv.snapshot_not_switched_to")) RETURN_IF_ERROR(directory_.Switch());
   compactions_->Use(next);
   pending_cluster_version_ = remembered.cluster_version;
-  const MutexLock lock(mutex_);
-  store_.swap(next);
-  if (!MUTANT("kv.adopted_members_forgotten")) members_ = std::move(remembered.members);
-  cluster_version_ = remembered.cluster_version;
+  const Revision told = next->head().revision;
+  {
+    const MutexLock lock(mutex_);
+    store_.swap(next);
+    if (!MUTANT("kv.adopted_members_forgotten")) members_ = std::move(remembered.members);
+    cluster_version_ = remembered.cluster_version;
+  }
+  Tell({.before = 0, .after = told, .events = {}});
   return absl::OkStatus();
 }
 

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/kv/command.h"
+#include "server/kv/follower.h"
 #include "server/kv/range.h"
 #include "server/kv/state_directory.h"
 #include "server/raft/members.h"
@@ -97,6 +98,10 @@ class KvMachine : public Machine {
   // A consistent read for those who walk by themselves.
   View Latest() const;
 
+  // From now on `follower` hears of what is applied; null: nobody. What is being applied meanwhile
+  // may still reach the one before.
+  void SetFollower(std::shared_ptr<Follower> follower);
+
  private:
   // What tasks on other threads may still hold when the machine is gone.
   class Compactions;
@@ -104,6 +109,8 @@ class KvMachine : public Machine {
   KvMachine(KvMachineOptions options, StateDirectory directory, std::shared_ptr<Mvcc> store,
             raft::Members members, uint32_t cluster_version);
   std::shared_ptr<Mvcc> store() const;
+  std::shared_ptr<Follower> follower() const;
+  void Tell(AppliedRevisions applied);
   Reply Execute(Batch& batch, const CommandView& command, bool wants_reply);
   Reply ExecuteClusterVersion(Batch& batch, const CommandView& command);
 
@@ -119,6 +126,7 @@ class KvMachine : public Machine {
   std::shared_ptr<Mvcc> store_ ABSL_GUARDED_BY(mutex_);
   raft::Members members_ ABSL_GUARDED_BY(mutex_);
   uint32_t cluster_version_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::shared_ptr<Follower> follower_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kv

@@ -75,8 +75,10 @@ class WatchService::Stream final : public WatchSink, public std::enable_shared_f
         reader_(reader),
         writer_(writer) {}
 
+  // First of all, by whoever made it.
+  void Open() { id_ = service_->hub_->Open(shared_from_this(), service_->ReportEvery()); }
+
   void Begin() {
-    id_ = service_->hub_->Open(shared_from_this(), service_->ReportEvery());
     {
       const MutexLock lock(mutex_);
       if (ended_) return;
@@ -253,7 +255,7 @@ class WatchService::Stream final : public WatchSink, public std::enable_shared_f
   WatchService* const service_;
   const bool needs_leader_;
   const size_t request_bytes_max_;
-  WatchHub::StreamId id_ = 0;  // Constant once it has begun.
+  WatchHub::StreamId id_ = 0;  // Constant once it is open.
 
   std::atomic<bool> full_ = false;  // Written under the mutex.
 
@@ -272,12 +274,13 @@ void WatchService::Watch(const Call& call, Reader<Request>* reader, Writer<Respo
   absl::Status status = edge_->Admit(call, Edge::OnLearner::kRefused);
   if (!status.ok()) return writer->Finish(std::move(status));
   const auto stream = std::make_shared<Stream>(this, call.require_leader, reader, writer);
+  stream->Open();
   {
     const MutexLock lock(mutex_);
     if (!stopped_) streams_.insert(stream);
     status = stopped_ ? ToStatus(Error::kStopped) : absl::OkStatus();
   }
-  if (!status.ok()) return writer->Finish(std::move(status));
+  if (!status.ok()) return stream->End(std::move(status));
   stream->Begin();
 }
 

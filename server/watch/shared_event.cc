@@ -33,6 +33,11 @@ std::string Encode(const KeyEvent& event, bool previous) {
 
 }  // namespace
 
+size_t MemoryOf(const KeyEvent& event) {
+  const size_t records = event.previous == nullptr ? 1 : 2;
+  return sizeof(KeyEvent) + records * sizeof(KeyRecord) + BytesOf(event);
+}
+
 std::string_view SharedEvent::Field(bool previous) const {
   previous = previous && event_.previous != nullptr;
   std::string& field = previous ? with_previous_ : plain_;

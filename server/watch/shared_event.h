@@ -9,6 +9,9 @@
 
 namespace kv {
 
+// What keeping an event costs, about; small ones cost much more than their bytes.
+size_t MemoryOf(const KeyEvent& event);
+
 // The hub's loop only.
 class SharedEvent {
  public:
@@ -18,6 +21,8 @@ class SharedEvent {
   const std::string& key() const { return event_.key; }
   bool deletion() const { return event_.record->tombstone; }
   size_t bytes() const { return BytesOf(event_); }
+  // With one of its encoded forms.
+  size_t memory() const { return sizeof(SharedEvent) + MemoryOf(event_) + bytes(); }
 
   // As field `events` of a WatchResponse, tag and length included; with prev_kv if asked for and
   // there is one.

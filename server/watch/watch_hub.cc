@@ -47,7 +47,7 @@ class WatchHub::Inbox final : public Follower, public std::enable_shared_from_th
     size_t count = 0;
     for (const RevisionEvents& revision : applied.events) {
       count += revision.events.size();
-      for (const KeyEvent& event : revision.events) bytes += sizeof(KeyEvent) + BytesOf(event);
+      for (const KeyEvent& event : revision.events) bytes += MemoryOf(event);
     }
     // A hub that cannot follow reads the history instead.
     if (bytes > 0 && bytes_ + bytes > bytes_max_) {
@@ -176,8 +176,8 @@ void WatchHub::OnOrder(WatchStream& stream, WatchOrder order) {
   watcher.range = std::move(order.range);
   if (watcher.one_key) watcher.range.end = {};
   watcher.stream = &stream;
-  watcher.from_now = order.start == 0;
-  watcher.next = watcher.from_now ? head.revision + 1 : order.start;
+  watcher.begun = order.start <= head.revision;
+  watcher.next = order.start == 0 ? head.revision + 1 : order.start;
   watcher.previous = order.previous;
   watcher.puts = order.puts;
   watcher.deletions = order.deletions;
@@ -225,8 +225,7 @@ void WatchHub::Cancel(StreamId stream, int64_t id) {
 
 // Whether there is nothing to tell it up to revision_, and its turn has come at all.
 bool WatchHub::IsCurrent(const Watcher& watcher) const {
-  return watcher.place == Watcher::Place::kInStep &&
-         watcher.next <= revision_ + (watcher.from_now ? 1 : 0);
+  return watcher.place == Watcher::Place::kInStep && (watcher.begun || watcher.next <= revision_);
 }
 
 void WatchHub::AskProgress(StreamId stream) {
@@ -393,7 +392,7 @@ void WatchHub::Advance(std::vector<RevisionEvents> revisions, Revision through) 
     if (revision.revision <= told) continue;
     for (KeyEvent& event : revision.events) {
       recent_.emplace_back(revision.revision, std::move(event));
-      recent_bytes_ += recent_.back().bytes();
+      recent_bytes_ += recent_.back().memory();
       Gather(recent_.back());
     }
   }
@@ -404,6 +403,7 @@ void WatchHub::Advance(std::vector<RevisionEvents> revisions, Revision through) 
     watcher.gathered = 0;
     if (watcher.stream->sink->full()) {
       watcher.next = std::max(watcher.next, told + 1);
+      watcher.begun = true;
       Move(watcher, Watcher::Place::kStalled);
     } else {
       Tell(watcher, gathered.events);
@@ -430,7 +430,7 @@ void WatchHub::TrimRecent() {
   while (recent_bytes_ > options_.recent_bytes_max && !recent_.empty()) {
     recent_after_ = recent_.front().revision();
     while (!recent_.empty() && recent_.front().revision() == recent_after_) {
-      recent_bytes_ -= recent_.front().bytes();
+      recent_bytes_ -= recent_.front().memory();
       recent_.pop_front();
     }
   }

@@ -79,7 +79,7 @@ class WatchSink {
 };
 
 struct WatchHubOptions {
-  size_t recent_bytes_max = size_t{8} << 20;     // Of the newest revisions, kept for stragglers.
+  size_t recent_bytes_max = size_t{16} << 20;    // Of the newest revisions, kept for stragglers.
   size_t inbox_bytes_max = size_t{16} << 20;     // Of what the apply loop is ahead.
   size_t page_events = 1000;                     // Of the history, at a time;
   size_t page_bytes = size_t{1} << 20;           // of one answer too.

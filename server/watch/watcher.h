@@ -30,7 +30,7 @@ struct Watcher {
   uint32_t gathered = 0;  // Where its events are gathered, from 1; 0: nowhere.
   Place place = Place::kBehind;
   bool one_key : 1 = false;
-  bool from_now : 1 = false;  // Its start was left to the server.
+  bool begun : 1 = false;  // Its start, if it asked for one, is not in the future.
   bool previous : 1 = false;
   bool puts : 1 = true;
   bool deletions : 1 = true;

@@ -1,8 +1,6 @@
 #include "tests/kv/machine_fixture.h"
 
 #include <google/protobuf/message_lite.h>
-#include <rocksdb/env.h>
-
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <cstdio>
@@ -49,8 +47,8 @@ std::string EncodeCommand(kvd::internal::Kind kind, const google::protobuf::Mess
   return command.SerializeAsString();
 }
 
-MachineFixture::MachineFixture(size_t record_cache_bytes) {
-  options_.env = rocksdb::Env::Default();
+MachineFixture::MachineFixture(size_t record_cache_bytes, rocksdb::Env* env) {
+  options_.env = env;
   options_.data_dir = path();
   options_.memtable_bytes = size_t{4} << 20;
   options_.record_cache_bytes = record_cache_bytes;

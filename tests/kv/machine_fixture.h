@@ -1,6 +1,8 @@
 // A KvMachine in a directory of its own, fed by hand: what a Replica would do, without the log.
 #pragma once
 
+#include <rocksdb/env.h>
+
 #include <deque>
 #include <memory>
 #include <string>
@@ -51,7 +53,8 @@ std::string EncodeCommand(kvd::internal::Kind kind, const google::protobuf::Mess
 class MachineFixture {
  public:
   // Founds a machine at entry 1 with one voter.
-  explicit MachineFixture(size_t record_cache_bytes = size_t{1} << 20);
+  explicit MachineFixture(size_t record_cache_bytes = size_t{1} << 20,
+                          rocksdb::Env* env = rocksdb::Env::Default());
   ~MachineFixture();
 
   KvMachine& machine() { return *machine_; }

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 
 #include "absl/status/statusor.h"
@@ -225,6 +226,21 @@ struct Client::State {
   void Failed(size_t endpoint) {
     current.compare_exchange_strong(endpoint, (endpoint + 1) % endpoints.size());
   }
+
+  bool TokenIsStale(const std::string& text) const {
+    if (options.user.empty()) return false;
+    return text == "etcdserver: invalid auth token" ||
+           text == "etcdserver: revision of auth store is old" ||
+           text == "etcdserver: user name is empty";
+  }
+  void ForgetToken() {
+    std::lock_guard lock(mutex);
+    token.clear();
+  }
+  void AddToken(grpc::ClientContext* context) {
+    const std::string known = options.token.empty() ? Token() : options.token;
+    if (!known.empty()) context->AddMetadata("token", known);
+  }
 };
 
 // One call, from its first try to its answer. It lives in the callbacks that it waits for.
@@ -317,12 +333,9 @@ class Client::Attempts : public std::enable_shared_from_this<Client::Attempts> {
           Contains(status.error_message(), "eceived message larger")) {
         verdict.fate = Fate::kUnknown;
       }
-      if (TokenIsStale(status) && !renewed_token_) {
+      if (state_->TokenIsStale(status.error_message()) && !renewed_token_) {
         renewed_token_ = true;
-        {
-          std::lock_guard lock(state_->mutex);
-          state_->token.clear();
-        }
+        state_->ForgetToken();
         return Try();
       }
       if (verdict.retry) {
@@ -335,14 +348,6 @@ class Client::Attempts : public std::enable_shared_from_this<Client::Attempts> {
       if (verdict.fate == Fate::kUnknown) state_->Failed(at_);
       Finish(ToStatus(status), verdict.fate);
     });
-  }
-
-  bool TokenIsStale(const grpc::Status& status) const {
-    if (state_->options.user.empty()) return false;
-    const std::string& text = status.error_message();
-    return text == "etcdserver: invalid auth token" ||
-           text == "etcdserver: revision of auth store is old" ||
-           text == "etcdserver: user name is empty";
   }
 
   Clock::time_point AttemptDeadline() const {
@@ -404,11 +409,7 @@ class Client::Attempts : public std::enable_shared_from_this<Client::Attempts> {
   void Run(const char* path, grpc::ByteBuffer request, Clock::time_point deadline, Then then) {
     sent_ = std::make_unique<Sent>();
     sent_->context.set_deadline(WallTime(deadline));
-    if (!state_->options.token.empty()) {
-      sent_->context.AddMetadata("token", state_->options.token);
-    } else if (std::string token = state_->Token(); !token.empty()) {
-      sent_->context.AddMetadata("token", token);
-    }
+    state_->AddToken(&sent_->context);
     sent_->request = std::move(request);
     endpoint().stub().UnaryCall(
         &sent_->context, path, grpc::StubOptions(), &sent_->request, &sent_->response,
@@ -510,8 +511,7 @@ Answer<std::string> Client::StreamBytesAndWait(const char* path, std::string req
 
     grpc::ClientContext context;
     context.set_deadline(WallTime(deadline));
-    std::string token = state_->options.token.empty() ? state_->Token() : state_->options.token;
-    if (!token.empty()) context.AddMetadata("token", token);
+    state_->AddToken(&context);
     grpc::CompletionQueue queue;
     auto stream = endpoint.stub().PrepareCall(&context, path, &queue);
     auto finished = [&queue] {
@@ -555,6 +555,101 @@ Answer<std::string> Client::StreamBytesAndWait(const char* path, std::string req
     if (!again) return answer;
     state_->Failed(at);
   }
+}
+
+struct Client::Stream::Call {
+  enum Tag : int { kStarted, kRead, kWritten, kFinished };
+  static void* TagOf(int tag) { return reinterpret_cast<void*>(static_cast<intptr_t>(tag)); }
+
+  // Starts what waits, if nothing is on its way.
+  void WriteNext() {
+    if (writing || over || waiting.empty()) return;
+    writing = true;
+    grpc::ByteBuffer buffer = ToBuffer(waiting.front());
+    waiting.pop_front();
+    stream->Write(buffer, TagOf(kWritten));
+  }
+
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream;
+  grpc::ByteBuffer read;
+  grpc::Status status;
+  bool finished = false;
+
+  std::mutex mutex;  // Guards what follows, and Write.
+  std::deque<std::string> waiting;
+  bool writing = false;
+  bool over = false;
+};
+
+Client::Stream::Stream(std::unique_ptr<Call> call, State* state, size_t endpoint)
+    : call_(std::move(call)), state_(state), endpoint_(endpoint) {}
+
+Client::Stream::~Stream() {
+  Cancel();
+  if (!call_->finished) Finish().IgnoreError();
+}
+
+// Until `tag` comes; whether it is good news.
+bool Client::Stream::Await(int wanted) {
+  void* tag = nullptr;
+  bool ok = false;
+  while (call_->queue.Next(&tag, &ok)) {
+    if (tag == Call::TagOf(wanted)) return ok;
+    if (tag != Call::TagOf(Call::kWritten)) continue;
+    std::lock_guard lock(call_->mutex);
+    call_->writing = false;
+    call_->WriteNext();
+  }
+  return false;
+}
+
+void Client::Stream::Write(std::string request) {
+  std::lock_guard lock(call_->mutex);
+  call_->waiting.push_back(std::move(request));
+  call_->WriteNext();
+}
+
+std::optional<std::string> Client::Stream::Read() {
+  call_->stream->Read(&call_->read, Call::TagOf(Call::kRead));
+  if (!Await(Call::kRead)) return std::nullopt;
+  return ToString(call_->read);
+}
+
+absl::Status Client::Stream::Finish() {
+  {
+    std::lock_guard lock(call_->mutex);
+    call_->over = true;
+    call_->waiting.clear();
+  }
+  call_->finished = true;
+  call_->stream->Finish(&call_->status, Call::TagOf(Call::kFinished));
+  Await(Call::kFinished);
+  call_->queue.Shutdown();
+  Await(-1);
+  if (!call_->status.ok()) state_->Failed(endpoint_);
+  if (state_->TokenIsStale(call_->status.error_message())) state_->ForgetToken();
+  return ToStatus(call_->status);
+}
+
+void Client::Stream::Cancel() { call_->context.TryCancel(); }
+
+absl::StatusOr<std::unique_ptr<Client::Stream>> Client::OpenStream(
+    const char* path, const std::vector<std::pair<std::string, std::string>>& metadata,
+    const CallOptions& options) {
+  // Finds an endpoint that answers, and a token where one is needed.
+  Answer<pb::StatusResponse> ready = CallAndWait(kStatus, pb::StatusRequest(), options);
+  if (!ready.ok()) return ready.status;
+  const size_t at = state_->current.load();
+  auto call = std::make_unique<Stream::Call>();
+  state_->AddToken(&call->context);
+  for (const auto& [name, value] : metadata) call->context.AddMetadata(name, value);
+  call->stream = state_->endpoints[at]->stub().PrepareCall(&call->context, path, &call->queue);
+  call->stream->StartCall(Stream::Call::TagOf(Stream::Call::kStarted));
+  auto stream = std::unique_ptr<Stream>(new Stream(std::move(call), state_.get(), at));
+  stream->Await(Stream::Call::kStarted);
+  return stream;
 }
 
 }  // namespace kv::client

@@ -13,6 +13,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -21,6 +22,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "proto/etcd/rpc.pb.h"
 
@@ -121,6 +123,8 @@ struct Verdict {
 Verdict Judge(Kind kind, absl::StatusCode code, std::string_view text);
 
 class Client {
+  struct State;
+
  public:
   // Connects to nobody yet. An endpoint that cannot be understood is an InvalidArgument.
   static absl::Status Check(const Options& options);
@@ -164,11 +168,39 @@ class Client {
                                               }));
   }
 
+  // One call that streams both ways, over one endpoint; ended before its client. Read and Finish
+  // are for one thread, Write and Cancel for any.
+  class Stream {
+   public:
+    ~Stream();  // Cancels it if it is not finished.
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+
+    void Write(std::string request);    // In order; dropped once the stream is over.
+    std::optional<std::string> Read();  // Waits. Nothing: it is over.
+    absl::Status Finish();              // Why; once, after Read has given nothing.
+    void Cancel();                      // Read gives nothing, soon.
+
+   private:
+    friend class Client;
+    struct Call;
+    Stream(std::unique_ptr<Call> call, State* state, size_t endpoint);
+    bool Await(int tag);
+
+    const std::unique_ptr<Call> call_;
+    State* const state_;
+    const size_t endpoint_;
+  };
+
+  // Looks for an endpoint that answers, as a read does, and begins the call there. When a stream
+  // ends badly, the next begins at the next endpoint.
+  absl::StatusOr<std::unique_ptr<Stream>> OpenStream(
+      const char* path, const std::vector<std::pair<std::string, std::string>>& metadata,
+      const CallOptions& options);
+
  private:
   class Endpoint;
   class Attempts;
-  class Streaming;
-  struct State;
 
   template <typename Response>
   static Answer<Response> Parse(Answer<std::string> bytes) {

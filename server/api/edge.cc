@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <string_view>
+#include <vector>
 
 #include "proto/etcd/rpc.pb.h"
 #include "server/api/errors.h"
+#include "server/api/propose.h"
 #include "server/kv/kv_machine.h"
 #include "storage/check.h"
 
@@ -74,13 +76,33 @@ std::string Edge::WithHeader(std::string response) const {
   return response;
 }
 
-absl::Status Edge::CheckQuota(int64_t bytes) const {
-  if (bytes == 0) return absl::OkStatus();
-  const bool full = options_.quota_bytes > 0
-                        ? static_cast<int64_t>(db_bytes_.load(std::memory_order_relaxed)) + bytes >=
-                              options_.quota_bytes
-                        : disk_full_.load(std::memory_order_relaxed);
-  return full ? ToStatus(Error::kNoSpace) : absl::OkStatus();
+bool Edge::HasRoom(int64_t bytes) {
+  if (bytes == 0) return true;
+  if (options_.quota_bytes <= 0) return !disk_full_.load(std::memory_order_relaxed);
+  const auto held = static_cast<int64_t>(db_bytes_.load(std::memory_order_relaxed));
+  if (held + grown_bytes_.load(std::memory_order_relaxed) + bytes >= options_.quota_bytes) {
+    return false;
+  }
+  grown_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  return true;
+}
+
+void Edge::RaiseNoSpace(const Call& call, Then then) {
+  etcdserverpb::AlarmRequest alarm;
+  alarm.set_action(etcdserverpb::AlarmRequest::ACTIVATE);
+  alarm.set_memberid(replica().id());
+  alarm.set_alarm(etcdserverpb::NOSPACE);
+  const RaisedAlarm raised{.type = alarm.alarm(), .member = alarm.memberid()};
+  const std::vector<RaisedAlarm> alarms = machine().maintenance().alarms;
+  if (options_.quota_bytes <= 0 || machine().cluster_version() < kMaintenanceVersion ||
+      std::binary_search(alarms.begin(), alarms.end(), raised)) {
+    return std::move(then)(ToStatus(Error::kNoSpace));
+  }
+  replica().Propose(
+      EncodeCommand(kvd::internal::ALARM, alarm.SerializeAsString(), kMaintenanceVersion),
+      TimeFor(call), [then = std::move(then)](const ProposalResult&) mutable {
+        std::move(then)(ToStatus(Error::kNoSpace));
+      });
 }
 
 void Edge::Read(const Call& call, Consistency consistency, Then then) const {
@@ -123,6 +145,7 @@ bool Edge::LeaderLost() const {
 
 void Edge::Refresh() {
   learner_ = machine().members().IsLearner(replica().id());
+  grown_bytes_ = 0;
   db_bytes_ = machine().SizeOnDisk() + machine().UnflushedBytes();
   disk_full_ = IsFull(options_.data_dir);
 }

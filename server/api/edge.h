@@ -48,11 +48,14 @@ class Edge {
   std::string WithHeader(std::string response) const;
 
   // Whether the database may grow by `bytes` (QuotaCost). Nothing to add is always allowed.
-  absl::Status CheckQuota(int64_t bytes) const;
+  bool HasRoom(int64_t bytes);
+  // Refuses a write that has no room: `then` gets the contract's error once the alarm of this
+  // member is raised, as etcd does it. Without a quota there is no alarm: the disk lifts it itself.
+  using Then = absl::AnyInvocable<void(absl::Status) &&>;
+  void RaiseNoSpace(const Call& call, Then then);
 
   // Begins a linearizable or a local read: `then` runs, on whatever thread, once this member has
   // applied what the read must see, or with the contract's error.
-  using Then = absl::AnyInvocable<void(absl::Status) &&>;
   enum class Consistency { kLinearizable, kSerializable };
   static Consistency ConsistencyOf(bool serializable) {
     return serializable ? Consistency::kSerializable : Consistency::kLinearizable;
@@ -86,6 +89,7 @@ class Edge {
   std::atomic<bool> learner_ = false;
   std::atomic<bool> disk_full_ = false;
   std::atomic<uint64_t> db_bytes_ = 0;
+  std::atomic<int64_t> grown_bytes_ = 0;  // Admitted since db_bytes_ was looked up.
   std::atomic<size_t> waiting_reads_ = 0;
   const std::shared_ptr<std::atomic<size_t>> answer_bytes_ =
       std::make_shared<std::atomic<size_t>>(0);

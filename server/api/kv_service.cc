@@ -9,6 +9,7 @@
 #include "proto/internal/command.pb.h"
 #include "server/api/errors.h"
 #include "server/api/page_stream.h"
+#include "server/api/propose.h"
 #include "server/api/validate.h"
 #include "server/kv/kv_machine.h"
 #include "storage/status.h"
@@ -33,32 +34,6 @@ using OnLearner = Edge::OnLearner;
 
 // A transaction of so few single keys is read by the thread that is there.
 constexpr int kQuickOpsMax = 8;
-
-std::string EncodeCommand(kvd::internal::Kind kind, std::string body) {
-  kvd::internal::Command command;
-  command.set_kind(kind);
-  command.set_min_version(1);
-  command.set_body(std::move(body));
-  return command.SerializeAsString();
-}
-
-// Proposes a request that was found good; answers with the machine's reply.
-template <typename Response>
-void Propose(Edge* edge, const Call& call, kvd::internal::Kind kind, std::string body,
-             Done<Encoded<Response>> done) {
-  edge->replica().Propose(EncodeCommand(kind, std::move(body)), edge->TimeFor(call),
-                          [edge, done = std::move(done)](ProposalResult result) mutable {
-                            if (result.error != ReplicaError::kNone) {
-                              std::move(done)(ToStatus(result.error));
-                            } else if (!result.reply.status.ok()) {
-                              std::move(done)(std::move(result.reply.status));
-                            } else {
-                              std::string bytes = edge->WithHeader(std::move(result.reply.body));
-                              auto hold = edge->HoldAnswer(bytes.size());
-                              std::move(done)(Encoded<Response>{std::move(bytes), std::move(hold)});
-                            }
-                          });
-}
 
 template <typename Response>
 absl::StatusOr<Encoded<Response>> EncodeAnswer(const Edge& edge,
@@ -168,14 +143,18 @@ void KvService::Range(const Call& call, RangeRequest request, Done<Encoded<Range
 void KvService::Put(const Call& call, Received<PutRequest> request,
                     Done<Encoded<PutResponse>> done) {
   absl::Status status = edge_->Admit(call, OnLearner::kRefused);
-  if (status.ok()) status = edge_->CheckQuota(QuotaCost(request.message));
+  if (status.ok() && !edge_->HasRoom(QuotaCost(request.message))) {
+    return edge_->RaiseNoSpace(call, [done = std::move(done)](absl::Status refused) mutable {
+      std::move(done)(std::move(refused));
+    });
+  }
   if (status.ok()) status = CheckPut(request.message);
   if (status.ok()) {
     status = CheckEntryBytes(request.bytes.size(), edge_->options().request_bytes_max);
   }
   if (!status.ok()) return std::move(done)(std::move(status));
   edge_->metrics().CountPut(request.message.key().size() + request.message.value().size());
-  Propose(edge_, call, kvd::internal::PUT, std::move(request.bytes), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::PUT, std::move(request.bytes)), std::move(done));
 }
 
 void KvService::DeleteRange(const Call& call, Received<DeleteRangeRequest> request,
@@ -187,13 +166,17 @@ void KvService::DeleteRange(const Call& call, Received<DeleteRangeRequest> reque
   }
   if (!status.ok()) return std::move(done)(std::move(status));
   edge_->metrics().CountDelete();
-  Propose(edge_, call, kvd::internal::DELETE_RANGE, std::move(request.bytes), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::DELETE_RANGE, std::move(request.bytes)), std::move(done));
 }
 
 void KvService::Txn(const Call& call, Received<TxnRequest> request,
                     Done<Encoded<TxnResponse>> done) {
   absl::Status status = edge_->Admit(call, OnLearner::kRefused);
-  if (status.ok()) status = edge_->CheckQuota(QuotaCost(request.message));
+  if (status.ok() && !edge_->HasRoom(QuotaCost(request.message))) {
+    return edge_->RaiseNoSpace(call, [done = std::move(done)](absl::Status refused) mutable {
+      std::move(done)(std::move(refused));
+    });
+  }
   if (status.ok()) status = CheckTxn(request.message, edge_->options().txn_ops_max);
   if (!status.ok()) return std::move(done)(std::move(status));
   edge_->metrics().CountTxn();
@@ -203,7 +186,7 @@ void KvService::Txn(const Call& call, Received<TxnRequest> request,
   }
   status = CheckEntryBytes(request.bytes.size(), edge_->options().request_bytes_max);
   if (!status.ok()) return std::move(done)(std::move(status));
-  Propose(edge_, call, kvd::internal::TXN, std::move(request.bytes), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::TXN, std::move(request.bytes)), std::move(done));
 }
 
 void KvService::ReadTxn(const Call& call, TxnRequest request, Done<Encoded<TxnResponse>> done) {
@@ -228,7 +211,7 @@ void KvService::Compact(const Call& call, Received<CompactionRequest> request,
       CompactionWait::Begin(edge, revision, *std::move(response), std::move(done));
     };
   }
-  Propose(edge_, call, kvd::internal::COMPACT, std::move(request.bytes), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::COMPACT, std::move(request.bytes)), std::move(done));
 }
 
 void KvService::RangeStream(const Call& call, RangeRequest request,

@@ -1,4 +1,4 @@
-// State, hashes and alarms of one member: etcdserverpb.Maintenance as plain functions.
+// State, hashes, alarms, leadership of one member: etcdserverpb.Maintenance as plain functions.
 #pragma once
 
 #include "proto/etcd/rpc.pb.h"
@@ -13,13 +13,29 @@ class MaintenanceService {
 
   void Status(const Call& call, etcdserverpb::StatusRequest request,
               Done<etcdserverpb::StatusResponse> done);
-  // There are no alarms yet: none is listed, none needs to be disarmed, none can be raised.
-  void Alarm(const Call& call, etcdserverpb::AlarmRequest request,
-             Done<etcdserverpb::AlarmResponse> done);
+  void Alarm(const Call& call, Received<etcdserverpb::AlarmRequest> request,
+             Done<Encoded<etcdserverpb::AlarmResponse>> done);
   void HashKv(const Call& call, etcdserverpb::HashKVRequest request,
               Done<etcdserverpb::HashKVResponse> done);
+  // Over the same keys as HashKv: files of two members differ though they hold the same.
+  void Hash(const Call& call, etcdserverpb::HashRequest request,
+            Done<etcdserverpb::HashResponse> done);
+  // Has nothing to do: the store gives space back by itself. Answers at once.
+  void Defragment(const Call& call, etcdserverpb::DefragmentRequest request,
+                  Done<etcdserverpb::DefragmentResponse> done);
+  // On the leader only. Answers once the other one leads.
+  void MoveLeader(const Call& call, etcdserverpb::MoveLeaderRequest request,
+                  Done<etcdserverpb::MoveLeaderResponse> done);
+  // A downgrade is checked and remembered as etcd does; it changes nothing else here.
+  void Downgrade(const Call& call, Received<etcdserverpb::DowngradeRequest> request,
+                 Done<Encoded<etcdserverpb::DowngradeResponse>> done);
 
  private:
+  void ListAlarms(const Call& call, int32_t type, Done<Encoded<etcdserverpb::AlarmResponse>> done);
+  // Runs `hash` where it may read the whole store.
+  template <typename Response, typename Compute>
+  void HashLater(const Call& call, Compute compute, Done<Response> done);
+
   Edge* const edge_;
 };
 

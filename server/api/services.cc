@@ -220,13 +220,29 @@ class Services::Running {
         "Status", [this](const Call& call, StatusRequest request, auto done) {
           maintenance_.Status(call, std::move(request), std::move(done));
         });
-    rpcs.AddUnary<AlarmRequest, AlarmResponse>(
-        "Alarm", [this](const Call& call, AlarmRequest request, auto done) {
+    rpcs.AddUnary<Received<AlarmRequest>, Encoded<AlarmResponse>>(
+        "Alarm", [this](const Call& call, Received<AlarmRequest> request, auto done) {
           maintenance_.Alarm(call, std::move(request), std::move(done));
         });
     rpcs.AddUnary<HashKVRequest, HashKVResponse>(
         "HashKV", [this](const Call& call, HashKVRequest request, auto done) {
           maintenance_.HashKv(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<HashRequest, HashResponse>(
+        "Hash", [this](const Call& call, HashRequest request, auto done) {
+          maintenance_.Hash(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<DefragmentRequest, DefragmentResponse>(
+        "Defragment", [this](const Call& call, DefragmentRequest request, auto done) {
+          maintenance_.Defragment(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<MoveLeaderRequest, MoveLeaderResponse>(
+        "MoveLeader", [this](const Call& call, MoveLeaderRequest request, auto done) {
+          maintenance_.MoveLeader(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<Received<DowngradeRequest>, Encoded<DowngradeResponse>>(
+        "Downgrade", [this](const Call& call, Received<DowngradeRequest> request, auto done) {
+          maintenance_.Downgrade(call, std::move(request), std::move(done));
         });
     rpcs.RefuseTheRest(fmt::format("this method of Maintenance {}", kWithV3));
   }

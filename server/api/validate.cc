@@ -1,15 +1,20 @@
 #include "server/api/validate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "proto/etcd/rpc.pb.h"
 #include "server/api/errors.h"
+#include "server/api/version.h"
 #include "storage/status.h"
 
 namespace kv::api {
@@ -218,6 +223,29 @@ size_t EntryBytes(size_t request_bytes) {
 absl::Status CheckEntryBytes(size_t request_bytes, size_t bytes_max) {
   if (EntryBytes(request_bytes) > bytes_max) return ToStatus(Error::kRequestTooLarge);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> DowngradeTarget(std::string_view version) {
+  // major.minor, or major.minor.patch with what semantic versions may carry behind it.
+  std::string_view rest = version;
+  std::vector<int> numbers;
+  while (numbers.size() < 3) {
+    int number = 0;
+    const auto read = std::from_chars(rest.data(), rest.data() + rest.size(), number);
+    if (read.ec != std::errc() || number < 0 || rest.front() == '-') break;
+    numbers.push_back(number);
+    rest.remove_prefix(static_cast<size_t>(read.ptr - rest.data()));
+    if (!rest.starts_with('.')) break;
+    if (numbers.size() < 3) rest.remove_prefix(1);
+  }
+  const bool suffixed = numbers.size() == 3 && (rest.starts_with('-') || rest.starts_with('+'));
+  if (numbers.size() < 2 || !(rest.empty() || suffixed) || version.ends_with('.')) {
+    return ToStatus(Error::kWrongDowngradeVersionFormat);
+  }
+  if (numbers[0] != kApiMajor || numbers[1] + 1 != kApiMinor) {
+    return ToStatus(Error::kInvalidDowngradeTargetVersion);
+  }
+  return fmt::format("{}.{}.0", numbers[0], numbers[1]);
 }
 
 int64_t QuotaCost(const PutRequest& request) {

@@ -4,8 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace etcdserverpb {
 class DeleteRangeRequest;
@@ -31,6 +34,9 @@ absl::Status CheckTxn(const etcdserverpb::TxnRequest& request, size_t ops_max);
 // envelope adds.
 size_t EntryBytes(size_t request_bytes);
 absl::Status CheckEntryBytes(size_t request_bytes, size_t bytes_max);
+
+// A downgrade goes to the minor version before this one, as "3.6" or "3.6.5"; answers "3.6.0".
+absl::StatusOr<std::string> DowngradeTarget(std::string_view version);
 
 // What a write may add to the database, by etcd's reckoning: 256 + key + value for a put, the
 // larger branch's puts for a transaction (nested ones are not looked into), nothing for a delete.

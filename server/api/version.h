@@ -9,6 +9,8 @@ namespace kv::api {
 // for kvd").
 inline constexpr std::string_view kApiVersion = "3.7.3";
 inline constexpr std::string_view kApiMinorVersion = "3.7";
+inline constexpr int kApiMajor = 3;
+inline constexpr int kApiMinor = 7;
 // Of the cluster and its storage, as etcd spells them.
 inline constexpr std::string_view kClusterVersion = "3.7.0";
 

@@ -14,6 +14,17 @@ absl::Status AuthOldRevisionError() {
   return MakeStatus(absl::StatusCode::kInvalidArgument,
                     "etcdserver: revision of auth store is old");
 }
+absl::Status NoSpaceError() {
+  return MakeStatus(absl::StatusCode::kResourceExhausted,
+                    "etcdserver: mvcc: database space exceeded");
+}
+absl::Status CorruptError() {
+  return MakeStatus(absl::StatusCode::kDataLoss, "etcdserver: corrupt cluster");
+}
+absl::Status DowngradeInProcessError() {
+  return MakeStatus(absl::StatusCode::kFailedPrecondition,
+                    "etcdserver: cluster has a downgrade job in progress");
+}
 
 absl::Status TooLargeError(uint64_t bytes_max, Effect effect) {
   if (effect == Effect::kApplied) {

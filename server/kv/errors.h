@@ -11,6 +11,9 @@ namespace kv {
 absl::Status KeyNotFoundError();
 absl::Status LeaseNotFoundError();
 absl::Status AuthOldRevisionError();
+absl::Status NoSpaceError();
+absl::Status CorruptError();
+absl::Status DowngradeInProcessError();
 // The reply is larger than a message may be; `applied` says whether its command took effect.
 enum class Effect { kNone, kApplied };
 absl::Status TooLargeError(uint64_t bytes_max, Effect effect);

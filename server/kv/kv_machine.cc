@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::string_view kMembersNote = "members";
 constexpr std::string_view kClusterVersionNote = "cluster_version";
+constexpr std::string_view kMaintenanceNote = "maintenance";
 // As etcd's: what users and roles begin with. Each change of theirs will add one.
 constexpr uint64_t kAuthRevision = 1;
 // How much history a step of compaction looks at: a few milliseconds of holding up commits.
@@ -58,27 +59,6 @@ std::string EncodeVersion(uint32_t version) {
   std::string out;
   PutU32(out, version);
   return out;
-}
-
-// What the machine remembers beside the keys.
-struct Remembered {
-  raft::Members members;
-  uint32_t cluster_version = 1;
-};
-absl::StatusOr<Remembered> Remember(const View& view) {
-  Remembered remembered;
-  ASSIGN_OR_RETURN(const std::optional<std::string> members, view.Note(kMembersNote));
-  std::optional<raft::Members> decoded;
-  if (members) decoded = raft::DecodeMembers(*members);
-  if (!decoded) {
-    return MakeStatus(absl::StatusCode::kDataLoss,
-                      "the state does not say who the members are; remove the member's state "
-                      "directory and let it fetch a snapshot from the others");
-  }
-  remembered.members = *std::move(decoded);
-  ASSIGN_OR_RETURN(const std::optional<std::string> version, view.Note(kClusterVersionNote));
-  if (version) remembered.cluster_version = ByteReader(*version).U32();
-  return remembered;
 }
 
 template <typename Request>
@@ -235,6 +215,25 @@ class KvMachine::Compactions : public std::enable_shared_from_this<Compactions> 
   std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };
 
+absl::StatusOr<KvMachine::Notes> KvMachine::Remember(const View& view) {
+  Notes notes;
+  ASSIGN_OR_RETURN(const std::optional<std::string> members, view.Note(kMembersNote));
+  std::optional<raft::Members> decoded;
+  if (members) decoded = raft::DecodeMembers(*members);
+  ASSIGN_OR_RETURN(const std::optional<std::string> state, view.Note(kMaintenanceNote));
+  std::optional<Maintenance> maintenance = DecodeMaintenance(state.value_or(""));
+  if (!decoded || !maintenance) {
+    return MakeStatus(absl::StatusCode::kDataLoss,
+                      "the state does not say who the members are; remove the member's state "
+                      "directory and let it fetch a snapshot from the others");
+  }
+  notes.members = *std::move(decoded);
+  notes.maintenance = *std::move(maintenance);
+  ASSIGN_OR_RETURN(const std::optional<std::string> version, view.Note(kClusterVersionNote));
+  if (version) notes.cluster_version = ByteReader(*version).U32();
+  return notes;
+}
+
 absl::StatusOr<bool> KvMachine::Exists(const KvMachineOptions& options) {
   return DirectoryOf(options).Exists();
 }
@@ -262,21 +261,22 @@ absl::StatusOr<std::unique_ptr<KvMachine>> KvMachine::Open(KvMachineOptions opti
   ASSIGN_OR_RETURN(std::shared_ptr<Database> database, directory.Open());
   ASSIGN_OR_RETURN(std::shared_ptr<Mvcc> store,
                    Mvcc::Open(std::move(database), {.cache_bytes = options.record_cache_bytes}));
-  ASSIGN_OR_RETURN(Remembered remembered, Remember(store->Latest()));
+  ASSIGN_OR_RETURN(Notes notes, Remember(store->Latest()));
   return std::unique_ptr<KvMachine>(new KvMachine(std::move(options), std::move(directory),
-                                                  std::move(store), std::move(remembered.members),
-                                                  remembered.cluster_version));
+                                                  std::move(store), std::move(notes)));
 }
 
 KvMachine::KvMachine(KvMachineOptions options, StateDirectory directory,
-                     std::shared_ptr<Mvcc> store, raft::Members members, uint32_t cluster_version)
+                     std::shared_ptr<Mvcc> store, Notes notes)
     : options_(std::move(options)),
       compactions_(std::make_shared<Compactions>(options_.work, options_.on_background_error)),
       directory_(std::move(directory)),
-      pending_cluster_version_(cluster_version),
+      pending_cluster_version_(notes.cluster_version),
+      pending_maintenance_(notes.maintenance),
       store_(std::move(store)),
-      members_(std::move(members)),
-      cluster_version_(cluster_version) {
+      members_(std::move(notes.members)),
+      cluster_version_(notes.cluster_version),
+      maintenance_(std::move(notes.maintenance)) {
   compactions_->Use(this->store());
 }
 
@@ -348,6 +348,7 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
     const MutexLock lock(mutex_);
     if (members) members_ = *std::move(members);
     cluster_version_ = pending_cluster_version_;
+    maintenance_ = pending_maintenance_;
   }
   if (compacts) compactions_->Start();
   if (told.after > told.before) Tell(std::move(told));
@@ -362,6 +363,9 @@ void KvMachine::Tell(AppliedRevisions applied) {
 Reply KvMachine::Execute(Batch& batch, const CommandView& command, bool wants_reply) {
   if (command.auth_revision != 0 && command.auth_revision != kAuthRevision) {
     return {.status = AuthOldRevisionError(), .body = {}};
+  }
+  if (absl::Status status = CheckAlarms(pending_maintenance_, command); !status.ok()) {
+    return {.status = std::move(status), .body = {}};
   }
   switch (command.kind) {
     case kvd::internal::PUT: {
@@ -381,6 +385,10 @@ Reply KvMachine::Execute(Batch& batch, const CommandView& command, bool wants_re
       return ExecuteCompaction(batch, command, wants_reply);
     case kvd::internal::CLUSTER_VERSION:
       return ExecuteClusterVersion(batch, command);
+    case kvd::internal::ALARM:
+      return Maintain<etcdserverpb::AlarmRequest>(batch, command, DoAlarm);
+    case kvd::internal::DOWNGRADE:
+      return Maintain<etcdserverpb::DowngradeRequest>(batch, command, DoDowngrade);
     default:
       FailCheck(__FILE__, __LINE__, "the command is known",
                 fmt::format("a command of kind {} is not known to machine version {}: start the "
@@ -405,6 +413,20 @@ Reply KvMachine::ExecuteClusterVersion(Batch& batch, const CommandView& command)
   return {.status = absl::OkStatus(), .body = response.SerializeAsString()};
 }
 
+template <typename Request>
+Reply KvMachine::Maintain(Batch& batch, const CommandView& command,
+                          Reply (*change)(Maintenance&, const Request&, Revision)) {
+  const auto request = Parse<Request>(command.body);
+  if (!request) return Unreadable(Request::descriptor()->name());
+  Maintenance state = pending_maintenance_;
+  Reply reply = change(state, *request, batch.revision());
+  if (state != pending_maintenance_) {
+    pending_maintenance_ = std::move(state);
+    batch.SetNote(kMaintenanceNote, Encode(pending_maintenance_));
+  }
+  return reply;
+}
+
 Position KvMachine::applied() const { return store()->head().applied; }
 
 absl::StatusOr<Position> KvMachine::Durable() const {
@@ -421,8 +443,8 @@ absl::Status KvMachine::Flush() { return store()->Flush(); }
 
 absl::StatusOr<Snapshot> KvMachine::Take(const std::string& path) {
   ASSIGN_OR_RETURN(const View copied, store()->Checkpoint(path));
-  ASSIGN_OR_RETURN(const Remembered remembered, Remember(copied));
-  return SealSnapshot(options_.env, path, copied.head().applied, raft::Encode(remembered.members));
+  ASSIGN_OR_RETURN(const Notes notes, Remember(copied));
+  return SealSnapshot(options_.env, path, copied.head().applied, raft::Encode(notes.members));
 }
 
 absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
@@ -437,18 +459,20 @@ absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
                       snapshot.manifest.position.index, snapshot.manifest.position.term,
                       applied.index, applied.term);
   }
-  ASSIGN_OR_RETURN(Remembered remembered, Remember(next->Latest()));
+  ASSIGN_OR_RETURN(Notes notes, Remember(next->Latest()));
   // What opening it wrote must not be lost behind the switch.
   RETURN_IF_ERROR(next->Flush());
   if (!MUTANT("kv.snapshot_not_switched_to")) RETURN_IF_ERROR(directory_.Switch());
   compactions_->Use(next);
-  pending_cluster_version_ = remembered.cluster_version;
+  pending_cluster_version_ = notes.cluster_version;
+  pending_maintenance_ = notes.maintenance;
   const Revision told = next->head().revision;
   {
     const MutexLock lock(mutex_);
     store_.swap(next);
-    if (!MUTANT("kv.adopted_members_forgotten")) members_ = std::move(remembered.members);
-    cluster_version_ = remembered.cluster_version;
+    if (!MUTANT("kv.adopted_members_forgotten")) members_ = std::move(notes.members);
+    cluster_version_ = notes.cluster_version;
+    maintenance_ = std::move(notes.maintenance);
   }
   Tell({.before = 0, .after = told, .events = {}});
   return absl::OkStatus();
@@ -506,6 +530,11 @@ Head KvMachine::head() const { return store()->head(); }
 uint32_t KvMachine::cluster_version() const {
   const MutexLock lock(mutex_);
   return cluster_version_;
+}
+
+Maintenance KvMachine::maintenance() const {
+  const MutexLock lock(mutex_);
+  return maintenance_;
 }
 
 uint64_t KvMachine::SizeOnDisk() const { return store()->SizeOnDisk(); }

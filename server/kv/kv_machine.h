@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "server/kv/command.h"
 #include "server/kv/follower.h"
+#include "server/kv/maintenance.h"
 #include "server/kv/range.h"
 #include "server/kv/state_directory.h"
 #include "server/raft/members.h"
@@ -37,7 +38,7 @@ class TxnResponse;
 namespace kv {
 
 // What this build understands: a command with a greater min_version stops the member.
-inline constexpr uint32_t kMachineVersion = 1;
+inline constexpr uint32_t kMachineVersion = 2;
 
 struct KvMachineOptions {
   rocksdb::Env* env = nullptr;
@@ -93,6 +94,7 @@ class KvMachine : public Machine {
   Head head() const;  // Applied position, revision, compacted revision, keys, digest.
   // The machine version that every member is known to run; 1 until a command raises it.
   uint32_t cluster_version() const;
+  Maintenance maintenance() const;  // Alarms and downgrade, as of applied().
   uint64_t SizeOnDisk() const;      // Bytes of the state's files.
   uint64_t UnflushedBytes() const;  // Bytes of it that only memory holds.
   // A consistent read for those who walk by themselves.
@@ -106,13 +108,24 @@ class KvMachine : public Machine {
   // What tasks on other threads may still hold when the machine is gone.
   class Compactions;
 
+  // What it remembers beside the keys.
+  struct Notes {
+    raft::Members members;
+    uint32_t cluster_version = 1;
+    Maintenance maintenance;
+  };
+
   KvMachine(KvMachineOptions options, StateDirectory directory, std::shared_ptr<Mvcc> store,
-            raft::Members members, uint32_t cluster_version);
+            Notes notes);
+  static absl::StatusOr<Notes> Remember(const View& view);
   std::shared_ptr<Mvcc> store() const;
   std::shared_ptr<Follower> follower() const;
   void Tell(AppliedRevisions applied);
   Reply Execute(Batch& batch, const CommandView& command, bool wants_reply);
   Reply ExecuteClusterVersion(Batch& batch, const CommandView& command);
+  template <typename Request>
+  Reply Maintain(Batch& batch, const CommandView& command,
+                 Reply (*change)(Maintenance&, const Request&, Revision));
 
   // Constant after construction.
   const KvMachineOptions options_;
@@ -121,12 +134,14 @@ class KvMachine : public Machine {
   // The apply loop's.
   StateDirectory directory_;
   uint32_t pending_cluster_version_ = 1;
+  Maintenance pending_maintenance_;
 
   mutable Mutex mutex_;
   std::shared_ptr<Mvcc> store_ ABSL_GUARDED_BY(mutex_);
   raft::Members members_ ABSL_GUARDED_BY(mutex_);
   uint32_t cluster_version_ ABSL_GUARDED_BY(mutex_) = 1;
   std::shared_ptr<Follower> follower_ ABSL_GUARDED_BY(mutex_);
+  Maintenance maintenance_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kv

@@ -12,6 +12,7 @@
 #include <future>
 #include <stdexcept>
 
+#include "proto/internal/command.pb.h"
 #include "server/replica/forward.h"
 #include "server/replica/recovery.h"
 #include "storage/database.h"
@@ -130,6 +131,7 @@ LoneMember::LoneMember(Options options, Cluster cluster)
     std::promise<ReplicaError> leads;
     replica_->Read(absl::Seconds(30), [&](ReadResult result) { leads.set_value(result.error); });
     if (leads.get_future().get() != ReplicaError::kNone) throw std::runtime_error("no leader");
+    RaiseClusterVersion();
   }
 
   options_.data_dir = directory_;
@@ -145,6 +147,20 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   channel_ = grpc::CreateCustomChannel(address(), grpc::InsecureChannelCredentials(), arguments);
   kv_ = etcdserverpb::KV::NewStub(channel_);
   maintenance_ = etcdserverpb::Maintenance::NewStub(channel_);
+}
+
+// The whole cluster runs this build: nothing that it knows is held back.
+void LoneMember::RaiseClusterVersion() {
+  kvd::internal::ClusterVersion version;
+  version.set_version(kMachineVersion);
+  kvd::internal::Command command;
+  command.set_kind(kvd::internal::CLUSTER_VERSION);
+  command.set_min_version(1);
+  command.set_body(version.SerializeAsString());
+  std::promise<ReplicaError> raised;
+  replica_->Propose(command.SerializeAsString(), absl::Seconds(30),
+                    [&](const ProposalResult& result) { raised.set_value(result.error); });
+  if (raised.get_future().get() != ReplicaError::kNone) throw std::runtime_error("no version");
 }
 
 LoneMember::~LoneMember() {

@@ -47,6 +47,8 @@ class LoneMember {
  private:
   class Nobody;
 
+  void RaiseClusterVersion();
+
   const std::string directory_;
   Options options_;
   Metrics metrics_;

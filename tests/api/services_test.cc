@@ -245,7 +245,6 @@ TEST_CASE("what is not there yet says so, whatever its shape") {
                                             "etcdserverpb.Auth/Authenticate",
                                             "etcdserverpb.Cluster/MemberAdd",
                                             "etcdserverpb.Maintenance/Snapshot",
-                                            "etcdserverpb.Maintenance/MoveLeader",
                                             "v3lockpb.Lock/Lock",
                                             "v3electionpb.Election/Observe"};
   for (const std::string& method : methods) {
@@ -441,12 +440,61 @@ TEST_CASE("HashKV answers as of a revision, and changes with the data") {
   CHECK(hash(2).hash() == first.hash());
 }
 
-TEST_CASE("an unknown alarm action is named, an alarm cannot be raised yet") {
+TEST_CASE("an unknown alarm action is named") {
   LoneMember member;
   CHECK(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Alarm", "\x08\x09").error_code() ==
         grpc::StatusCode::INVALID_ARGUMENT);
-  CHECK(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Alarm", "\x08\x01").error_code() ==
-        grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_CASE("status tells of alarms and of a downgrade") {
+  LoneMember member;
+  AlarmRequest alarm;
+  alarm.set_action(AlarmRequest::ACTIVATE);
+  alarm.set_alarm(NOSPACE);
+  alarm.set_memberid(7);
+  DowngradeRequest downgrade;
+  downgrade.set_action(DowngradeRequest::ENABLE);
+  downgrade.set_version("3.6");
+  REQUIRE(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Alarm", alarm.SerializeAsString())
+              .ok());
+  REQUIRE(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Downgrade",
+                  downgrade.SerializeAsString())
+              .ok());
+  grpc::ClientContext context;
+  StatusResponse status;
+  REQUIRE(member.maintenance().Status(&context, StatusRequest(), &status).ok());
+  REQUIRE(status.errors_size() == 1);
+  CHECK(status.errors(0) == "memberID:7 alarm:NOSPACE");
+  CHECK(status.downgradeinfo().enabled());
+  CHECK(status.downgradeinfo().targetversion() == "3.6.0");
+  // Nothing else changes: clients go on to see the version that is served.
+  CHECK(status.storageversion() == "3.7.0");
+  CHECK(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Downgrade",
+                downgrade.SerializeAsString())
+            .error_message() == "etcdserver: cluster has a downgrade job in progress");
+}
+
+TEST_CASE("a full quota raises the alarm, which stays until it is disarmed") {
+  Options options;
+  options.quota_bytes = 16 << 20;
+  LoneMember member(options);
+  const std::string large(1'100'000, 'x');
+  std::string answer = "OK";
+  int puts = 0;
+  while (answer == "OK" && ++puts < 20) answer = Show(member.Put(fmt::format("{}", puts), large));
+  CHECK(answer == Show(Error::kNoSpace));
+  const std::vector<RaisedAlarm> alarms = member.machine().maintenance().alarms;
+  REQUIRE(alarms.size() == 1);
+  CHECK(alarms[0] == RaisedAlarm{.type = NOSPACE, .member = LoneMember::kId});
+  // There would be room for this one.
+  CHECK(Show(member.Put("small", "v")) == Show(Error::kNoSpace));
+  AlarmRequest disarm;
+  disarm.set_action(AlarmRequest::DEACTIVATE);
+  disarm.set_alarm(NOSPACE);
+  disarm.set_memberid(LoneMember::kId);
+  REQUIRE(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Alarm", disarm.SerializeAsString())
+              .ok());
+  CHECK(member.Put("small", "v").ok());
 }
 
 TEST_CASE("a stop answers what is in flight and takes nothing new") {

@@ -1,0 +1,41 @@
+// From a request that was found good to the machine's reply: what all services that write share.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "proto/internal/command.pb.h"
+#include "server/api/call.h"
+#include "server/api/edge.h"
+#include "server/api/errors.h"
+
+namespace kv::api {
+
+inline std::string EncodeCommand(kvd::internal::Kind kind, std::string body,
+                                 uint32_t min_version = 1) {
+  kvd::internal::Command command;
+  command.set_kind(kind);
+  command.set_min_version(min_version);
+  command.set_body(std::move(body));
+  return command.SerializeAsString();
+}
+
+// Answers with the machine's reply, its header filled in.
+template <typename Response>
+void Propose(Edge* edge, const Call& call, std::string command, Done<Encoded<Response>> done) {
+  edge->replica().Propose(std::move(command), edge->TimeFor(call),
+                          [edge, done = std::move(done)](ProposalResult result) mutable {
+                            if (result.error != ReplicaError::kNone) {
+                              std::move(done)(ToStatus(result.error));
+                            } else if (!result.reply.status.ok()) {
+                              std::move(done)(std::move(result.reply.status));
+                            } else {
+                              std::string bytes = edge->WithHeader(std::move(result.reply.body));
+                              auto hold = edge->HoldAnswer(bytes.size());
+                              std::move(done)(Encoded<Response>{std::move(bytes), std::move(hold)});
+                            }
+                          });
+}
+
+}  // namespace kv::api

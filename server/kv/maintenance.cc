@@ -1,0 +1,121 @@
+#include "server/kv/maintenance.h"
+
+#include <algorithm>
+
+#include "proto/etcd/rpc.pb.h"
+#include "proto/internal/command.pb.h"
+#include "server/kv/errors.h"
+#include "storage/status.h"
+
+namespace kv {
+namespace {
+
+using etcdserverpb::AlarmRequest;
+using etcdserverpb::AlarmResponse;
+using etcdserverpb::DowngradeRequest;
+using etcdserverpb::DowngradeResponse;
+using etcdserverpb::TxnRequest;
+
+bool HoldsPut(const TxnRequest& txn) {
+  const auto holds = [](const etcdserverpb::RequestOp& op) {
+    return op.has_request_put() || (op.has_request_txn() && HoldsPut(op.request_txn()));
+  };
+  return std::any_of(txn.success().begin(), txn.success().end(), holds) ||
+         std::any_of(txn.failure().begin(), txn.failure().end(), holds);
+}
+
+bool MayGrow(const CommandView& command) {
+  if (command.kind == kvd::internal::PUT) return true;
+  if (command.kind != kvd::internal::TXN) return false;
+  TxnRequest txn;
+  return txn.ParseFromArray(command.body.data(), static_cast<int>(command.body.size())) &&
+         HoldsPut(txn);
+}
+
+}  // namespace
+
+bool Maintenance::Raised(int32_t type) const {
+  return std::any_of(alarms.begin(), alarms.end(),
+                     [type](const RaisedAlarm& alarm) { return alarm.type == type; });
+}
+
+std::string Encode(const Maintenance& state) {
+  kvd::internal::MaintenanceState message;
+  for (const RaisedAlarm& alarm : state.alarms) {
+    auto* out = message.add_alarms();
+    out->set_type(alarm.type);
+    out->set_member_id(alarm.member);
+  }
+  message.set_downgrade_target(state.downgrade_target);
+  return message.SerializeAsString();
+}
+
+std::optional<Maintenance> DecodeMaintenance(std::string_view bytes) {
+  kvd::internal::MaintenanceState message;
+  if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
+  Maintenance state;
+  for (const auto& alarm : message.alarms()) {
+    state.alarms.push_back({.type = alarm.type(), .member = alarm.member_id()});
+  }
+  state.downgrade_target = message.downgrade_target();
+  return state;
+}
+
+Reply DoAlarm(Maintenance& state, const AlarmRequest& request, Revision revision) {
+  AlarmResponse response;
+  response.mutable_header()->set_revision(revision);
+  const RaisedAlarm alarm{.type = request.alarm(), .member = request.memberid()};
+  const auto at = std::lower_bound(state.alarms.begin(), state.alarms.end(), alarm);
+  const bool raised = at != state.alarms.end() && *at == alarm;
+  bool named = false;
+  if (request.action() == AlarmRequest::ACTIVATE && alarm.type != etcdserverpb::NONE) {
+    if (!raised && state.alarms.size() >= kAlarmsMax) {
+      return {.status = MakeStatus(absl::StatusCode::kResourceExhausted,
+                                   "{} alarms are raised, which is the limit; disarm some",
+                                   kAlarmsMax),
+              .body = {}};
+    }
+    if (!raised) state.alarms.insert(at, alarm);
+    named = true;
+  } else if (request.action() == AlarmRequest::DEACTIVATE && raised) {
+    state.alarms.erase(at);
+    named = true;
+  }
+  if (named) {
+    etcdserverpb::AlarmMember* member = response.add_alarms();
+    member->set_memberid(alarm.member);
+    member->set_alarm(request.alarm());
+  }
+  return {.status = absl::OkStatus(), .body = response.SerializeAsString()};
+}
+
+Reply DoDowngrade(Maintenance& state, const DowngradeRequest& request, Revision revision) {
+  if (request.action() == DowngradeRequest::ENABLE) {
+    if (!state.downgrade_target.empty()) {
+      return {.status = DowngradeInProcessError(), .body = {}};
+    }
+    state.downgrade_target = request.version();
+  } else if (request.action() == DowngradeRequest::CANCEL) {
+    state.downgrade_target.clear();
+  }
+  DowngradeResponse response;
+  response.mutable_header()->set_revision(revision);
+  return {.status = absl::OkStatus(), .body = response.SerializeAsString()};
+}
+
+absl::Status CheckAlarms(const Maintenance& state, const CommandView& command) {
+  if (state.alarms.empty()) return absl::OkStatus();
+  switch (command.kind) {
+    case kvd::internal::ALARM:
+    case kvd::internal::DOWNGRADE:
+    case kvd::internal::CLUSTER_VERSION:
+      return absl::OkStatus();
+    default:
+      break;
+  }
+  if (state.Raised(etcdserverpb::CORRUPT)) return CorruptError();
+  if (state.Raised(etcdserverpb::NOSPACE) && MayGrow(command)) return NoSpaceError();
+  return absl::OkStatus();
+}
+
+}  // namespace kv

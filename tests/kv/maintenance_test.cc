@@ -1,0 +1,80 @@
+// Alarms and downgrades in the machine: what they forbid, and that they survive.
+#include "server/kv/maintenance.h"
+
+#include <catch2/catch_test_macros.hpp>
+
+#include "proto/etcd/rpc.pb.h"
+#include "server/kv/kv_machine.h"
+#include "storage/status.h"
+#include "tests/kv/machine_fixture.h"
+
+namespace kv {
+namespace {
+
+using etcdserverpb::AlarmRequest;
+using etcdserverpb::AlarmResponse;
+using etcdserverpb::DowngradeRequest;
+using kvd::internal::ALARM;
+using kvd::internal::DOWNGRADE;
+using kvd::internal::PUT;
+
+AlarmRequest AlarmOf(AlarmRequest::AlarmAction action, etcdserverpb::AlarmType type, MemberId id) {
+  AlarmRequest request;
+  request.set_action(action);
+  request.set_alarm(type);
+  request.set_memberid(id);
+  return request;
+}
+
+etcdserverpb::PutRequest PutOf(const std::string& key) {
+  etcdserverpb::PutRequest put;
+  put.set_key(key);
+  return put;
+}
+
+TEST_CASE("an alarm outlives a crash") {
+  MachineFixture fixture;
+  REQUIRE(fixture.Do(ALARM, AlarmOf(AlarmRequest::ACTIVATE, etcdserverpb::CORRUPT, 9)).status.ok());
+  REQUIRE(fixture.Do(ALARM, AlarmOf(AlarmRequest::ACTIVATE, etcdserverpb::NOSPACE, 7)).status.ok());
+  const Maintenance raised = fixture.machine().maintenance();
+  REQUIRE(raised.alarms.size() == 2);
+  CHECK(raised.alarms[0] == RaisedAlarm{.type = etcdserverpb::NOSPACE, .member = 7});
+  CHECK(raised.alarms[1] == RaisedAlarm{.type = etcdserverpb::CORRUPT, .member = 9});
+  fixture.CrashAndRecover();
+  CHECK(fixture.machine().maintenance() == raised);
+  CHECK(fixture.Do(PUT, PutOf("k")).status.code() == absl::StatusCode::kDataLoss);
+  CHECK(fixture.machine().head().revision == 1);
+}
+
+TEST_CASE("clients cannot raise alarms without end") {
+  MachineFixture fixture;
+  for (MemberId id = 1; id <= kAlarmsMax; ++id) {
+    REQUIRE(
+        fixture.Do(ALARM, AlarmOf(AlarmRequest::ACTIVATE, etcdserverpb::NOSPACE, id)).status.ok());
+  }
+  const auto raise = [&](MemberId id) {
+    return fixture.Do(ALARM, AlarmOf(AlarmRequest::ACTIVATE, etcdserverpb::NOSPACE, id)).status;
+  };
+  CHECK(raise(kAlarmsMax + 1).code() == absl::StatusCode::kResourceExhausted);
+  CHECK(raise(kAlarmsMax).ok());  // It is raised already.
+  CHECK(fixture.machine().maintenance().alarms.size() == kAlarmsMax);
+}
+
+TEST_CASE("one downgrade at a time") {
+  MachineFixture fixture;
+  DowngradeRequest request;
+  request.set_action(DowngradeRequest::ENABLE);
+  request.set_version("3.6.0");
+  CHECK(fixture.Do(DOWNGRADE, request).status.ok());
+  CHECK(Message(fixture.Do(DOWNGRADE, request).status) ==
+        "etcdserver: cluster has a downgrade job in progress");
+  fixture.CrashAndRecover();
+  CHECK(fixture.machine().maintenance().downgrade_target == "3.6.0");
+  request.set_action(DowngradeRequest::CANCEL);
+  CHECK(fixture.Do(DOWNGRADE, request).status.ok());
+  CHECK(fixture.Do(DOWNGRADE, request).status.ok());
+  CHECK(fixture.machine().maintenance().downgrade_target.empty());
+}
+
+}  // namespace
+}  // namespace kv

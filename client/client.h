@@ -111,6 +111,22 @@ inline constexpr Method<pb::HashKVRequest, pb::HashKVResponse> kHashKV{
 // Kind::kRead holds for the action GET alone.
 inline constexpr Method<pb::AlarmRequest, pb::AlarmResponse> kAlarmGet{
     "/etcdserverpb.Maintenance/Alarm", Kind::kRead};
+inline constexpr Method<pb::MemberAddRequest, pb::MemberAddResponse> kMemberAdd{
+    "/etcdserverpb.Cluster/MemberAdd", Kind::kWrite};
+inline constexpr Method<pb::MemberRemoveRequest, pb::MemberRemoveResponse> kMemberRemove{
+    "/etcdserverpb.Cluster/MemberRemove", Kind::kWrite};
+inline constexpr Method<pb::MemberUpdateRequest, pb::MemberUpdateResponse> kMemberUpdate{
+    "/etcdserverpb.Cluster/MemberUpdate", Kind::kWrite};
+inline constexpr Method<pb::MemberPromoteRequest, pb::MemberPromoteResponse> kMemberPromote{
+    "/etcdserverpb.Cluster/MemberPromote", Kind::kWrite};
+inline constexpr Method<pb::AlarmRequest, pb::AlarmResponse> kAlarmChange{
+    "/etcdserverpb.Maintenance/Alarm", Kind::kWrite};
+inline constexpr Method<pb::MoveLeaderRequest, pb::MoveLeaderResponse> kMoveLeader{
+    "/etcdserverpb.Maintenance/MoveLeader", Kind::kWrite};
+inline constexpr Method<pb::DefragmentRequest, pb::DefragmentResponse> kDefragment{
+    "/etcdserverpb.Maintenance/Defragment", Kind::kWrite};
+inline constexpr Method<pb::DowngradeRequest, pb::DowngradeResponse> kDowngrade{
+    "/etcdserverpb.Maintenance/Downgrade", Kind::kWrite};
 inline constexpr Method<pb::AuthenticateRequest, pb::AuthenticateResponse> kAuthenticate{
     "/etcdserverpb.Auth/Authenticate", Kind::kRead};
 

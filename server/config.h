@@ -71,6 +71,7 @@ struct Config {
   int64_t quota_backend_bytes = 0;  // 0 and less: none.
   uint64_t max_request_bytes = 1536 << 10;
   uint64_t max_txn_ops = 128;
+  uint64_t max_learners = 1;        // That MemberAdd may leave in the cluster at a time.
   uint32_t max_concurrent_streams = UINT32_MAX;  // A connection.
   absl::Duration grpc_keepalive_min_time = absl::Seconds(5);
   absl::Duration grpc_keepalive_interval = absl::Hours(2);

@@ -281,6 +281,11 @@ std::vector<Flag> UsedFlags() {
        [](std::string_view text, Config& config) {
          return ReadNumber<uint64_t>(text, 1, 1000000, "", config.max_txn_ops);
        }},
+      {"max-learners", kUsed, kValue, "learners that \"member add --learner\" may add at a time",
+       kLimits, "1",
+       [](std::string_view text, Config& config) {
+         return ReadNumber<uint64_t>(text, 1, raft::kMembersMax, "", config.max_learners);
+       }},
       {"max-concurrent-streams", kUsed, kValue, "requests at one time on one connection", kLimits,
        "4294967295",
        [](std::string_view text, Config& config) {
@@ -346,7 +351,6 @@ std::vector<Flag> ForeignFlags() {
       {"strict-reconfig-check", kIgnored, kSwitch, kAlways},
       {"listen-client-http-urls", kIgnored, kList,
        "it has no meaning here: HTTP is on --listen-metrics-urls"},
-      {"max-learners", kIgnored, kValue, kLater},
       {"auto-compaction-mode", kIgnored, kValue, kLater},
       {"auto-compaction-retention", kIgnored, kValue, kLater},
       {"corrupt-check-time", kIgnored, kValue, kLater},

@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "proto/internal/command.pb.h"
+#include "server/cluster/claim.h"
 #include "server/cluster/hello.h"
+#include "server/raft/describe.h"
 #include "server/replica/forward.h"
 #include "server/replica/recovery.h"
 #include "storage/files.h"
@@ -21,7 +23,7 @@ constexpr int kWorkThreads = 2;
 constexpr absl::Duration kLockRetry = absl::Seconds(1);
 constexpr absl::Duration kLockReport = absl::Seconds(10);
 constexpr absl::Duration kWatch = absl::Seconds(1);
-constexpr absl::Duration kPublishDeadline = absl::Seconds(5);
+constexpr absl::Duration kChangeDeadline = absl::Seconds(5);
 // The log's database holds little: what is written there is read at starts only.
 constexpr size_t kLogMemtableBytes = size_t{16} << 20;
 constexpr size_t kLogBlockCacheBytes = size_t{1} << 20;
@@ -64,9 +66,11 @@ Node::Node(Runtime& runtime, Network& network, rocksdb::Env* env, NodeConfig con
 }
 
 Node::~Node() {
+  if (claim_) claim_->Close();
   if (driver_) driver_->Close();
   door_->Close();
   loop_->Stop();
+  claim_.reset();
   driver_.reset();
   replica_.reset();
   machine_.reset();
@@ -164,12 +168,11 @@ absl::Status Node::ReadWhoThisIs() {
                         "empty data directory",
                         path, ToString(identity_.state), Path("member")));
       }
-      if (config_.initial_cluster_exists) {
+      if (config_.initial_cluster_exists && identity_.state == cluster::State::kPromised) {
         return Refuse(fmt::format(
-            "--initial-cluster-state=existing on the blank disk {}: joining a running cluster "
-            "arrives with the member commands of the complete API; until then found a new cluster "
-            "with --initial-cluster-state=new",
-            config_.data_dir));
+            "{} has promised to found a cluster, which is not over; finish it with "
+            "--initial-cluster-state=new, or empty the data directory to join another cluster",
+            path));
       }
       break;
     case cluster::State::kMember:
@@ -193,7 +196,59 @@ absl::Status Node::CheckMember() const {
   return absl::OkStatus();
 }
 
-void Node::JoinOrFound() {
+// A crash between the grant and the first files leaves a member that does not know the others.
+bool Node::MustClaim() const {
+  if (identity_.state == cluster::State::kBlank) return config_.initial_cluster_exists;
+  return identity_.state == cluster::State::kMember && !identity_.data_laid && !identity_.record;
+}
+
+void Node::JoinOrFound() { MustClaim() ? Join() : Found(); }
+
+void Node::Join() {
+  std::vector<std::string> urls;
+  for (const cluster::Listed& listed : config_.initial_cluster) {
+    if (listed.name == config_.name) continue;
+    urls.insert(urls.end(), listed.peer_urls.begin(), listed.peer_urls.end());
+  }
+  // The disk's uuid must outlive a crash: the record is bound to it.
+  claim_ = std::make_unique<cluster::ClaimDriver>(
+      cluster::ClaimDriver::Parts{
+          .runtime = &runtime_,
+          .network = &network_,
+          .loop = loop_.get(),
+          .log = [this](std::string_view line) { Log(LineLevel::kInfo, line); }},
+      cluster::Claim{.name = config_.name,
+                     .node_uuid = identity_.node_uuid,
+                     .peer_urls = config_.peer_urls,
+                     .client_urls = config_.client_urls},
+      std::move(urls));
+  claim_->Start([this](absl::StatusOr<cluster::ClaimAnswer> answer) {
+    loop_->AssertCurrent();
+    if (stopping_) return;
+    absl::Status taken = answer.ok() ? TakeRecord(*std::move(answer)) : answer.status();
+    if (!taken.ok()) return Answer(std::move(taken));
+    Found();
+  });
+}
+
+absl::Status Node::TakeRecord(cluster::ClaimAnswer answer) {
+  if (identity_.state == cluster::State::kMember &&
+      (identity_.cluster_id != answer.cluster_id || identity_.member_id != answer.member_id)) {
+    return Refuse(fmt::format(
+        "this disk was granted member {:x} of cluster {:x}, and now member {:x} of cluster {:x}; "
+        "list members of the right cluster in --initial-cluster, or empty {}",
+        identity_.member_id, identity_.cluster_id, answer.member_id, answer.cluster_id,
+        config_.data_dir));
+  }
+  identity_.state = cluster::State::kMember;
+  identity_.cluster_id = answer.cluster_id;
+  identity_.member_id = answer.member_id;
+  identity_.name = config_.name;
+  joined_ = std::move(answer.members);
+  return cluster::WriteIdentity(env_, Path("identity"), identity_);
+}
+
+void Node::Found() {
   cluster::FoundingDriver::Parts parts{
       .runtime = &runtime_,
       .network = &network_,
@@ -250,7 +305,9 @@ KvMachineOptions Node::MachineOptions() {
           .open_database = config_.open_database};
 }
 
-raft::Members Node::FoundingMembers() const {
+// A member that joined begins with a guess: the log tells it the truth before it has a vote.
+raft::Members Node::FirstMembers() const {
+  if (!identity_.record) return joined_;
   raft::Members members;
   for (const cluster::Founder& founder : identity_.record->founders) {
     members.voters.push_back(founder.member_id);
@@ -282,7 +339,7 @@ absl::Status Node::LayDown() {
     begin.reset = kFoundingPosition;
     RETURN_IF_ERROR(log->Commit({&begin, 1}));
   }
-  RETURN_IF_ERROR(KvMachine::Found(MachineOptions(), kFoundingPosition, FoundingMembers()));
+  RETURN_IF_ERROR(KvMachine::Found(MachineOptions(), kFoundingPosition, FirstMembers()));
   identity_.data_laid = true;
   return cluster::WriteIdentity(env_, Path("identity"), identity_);
 }
@@ -357,16 +414,23 @@ absl::Status Node::OpenMember() {
   replica_ = std::make_unique<Replica>(std::move(self), std::move(options), std::move(parts),
                                        std::move(found));
   replica_->Start();
+  ServeClaims();
   WatchLater();
   return absl::OkStatus();
 }
 
-// What the membership is to remember of this member.
-std::string Node::Record() const {
-  return Encode(MemberRecord{.name = config_.name,
-                             .peer_urls = config_.peer_urls,
-                             .client_urls = config_.client_urls,
-                             .node_uuid = identity_.node_uuid});
+// What the membership is to remember of this member. Peer URLs are said once a start: after that an
+// operator may have changed them for the next one.
+std::string Node::Record(const raft::Members& members) const {
+  const auto known = members.records.find(identity_.member_id);
+  std::optional<MemberRecord> record;
+  if (known != members.records.end()) record = DecodeMemberRecord(known->second);
+  if (!record) record.emplace();
+  record->name = config_.name;
+  record->client_urls = config_.client_urls;
+  record->node_uuid = identity_.node_uuid;
+  if (!published_) record->peer_urls = config_.peer_urls;
+  return Encode(*record);
 }
 
 void Node::WatchLater() {
@@ -383,35 +447,116 @@ void Node::Watch() {
     EndAsRemoved();
     return;
   }
-  if (!publishing_ && status.standing.leader != 0) Publish(status.standing.members);
+  if (!changing_ && status.standing.leader != 0) Publish(status.standing.members);
+  if (!changing_ && status.standing.role == raft::Role::kLeader) {
+    GiveVote(status.standing.members);
+  }
   WatchLater();
 }
 
 // Name and URLs may have changed since the last start; the others learn it from the log.
 void Node::Publish(const raft::Members& members) {
   const MemberId self = identity_.member_id;
+  if (!members.IsMember(self) || members.IsJoint()) return;
   const auto known = members.records.find(self);
-  std::string record = Record();
-  if (!members.IsMember(self) || (known != members.records.end() && known->second == record)) {
+  std::string record = Record(members);
+  if (known != members.records.end() && known->second == record) {
+    published_ = true;
     return;
   }
   const raft::MemberFate fate =
       members.IsVoter(self) ? raft::MemberFate::kVoter : raft::MemberFate::kLearner;
   raft::MemberChange change;
   change.targets.push_back({.id = self, .fate = fate, .record = std::move(record)});
-  publishing_ = true;
-  Log(LineLevel::kInfo,
-      fmt::format("publishing this member's name and addresses: name={}", config_.name));
+  // Its own role may be changing right now: this must not set it back.
+  change.from = members;
+  Change(std::move(change),
+         fmt::format("publishing this member's name and addresses: name={}", config_.name));
+}
+
+void Node::GiveVote(const raft::Members& members) {
+  std::optional<raft::MemberChange> change = cluster::NextVoter(members);
+  if (!change) return;
+  MARK("node.added_voter_gets_its_vote");
+  const MemberId id = change->targets.front().id;
+  Change(*std::move(change), fmt::format("giving an added voter its vote: member={:x}", id));
+}
+
+void Node::Change(raft::MemberChange change, std::string_view what) {
+  changing_ = true;
   replica_->ChangeMembers(
-      std::move(change), kPublishDeadline, [this, door = door_](MembersResult result) {
-        door->Post([this, error = result.error] {
+      std::move(change), kChangeDeadline,
+      [this, door = door_, what = std::string(what)](MembersResult result) {
+        door->Post([this, what, result = std::move(result)] {
           loop_->AssertCurrent();
-          publishing_ = false;
-          if (error == ReplicaError::kNone) return;
-          Log(LineLevel::kWarn, fmt::format("name and addresses are not published yet; trying "
-                                            "again: reason={}",
-                                            Describe(error)));
+          changing_ = false;
+          if (result.error == ReplicaError::kNone) return Log(LineLevel::kInfo, what);
+          const std::string_view reason = result.error == ReplicaError::kNotAccepted
+                                              ? raft::Describe(result.refusal)
+                                              : Describe(result.error);
+          Log(LineLevel::kDebug, fmt::format("{} reason={}; trying again", what, reason));
         });
+      });
+}
+
+void Node::ServeClaims() {
+  network_.Handle(cluster::kClaimCall, [this, door = door_](std::string request,
+                                                            absl::Duration deadline,
+                                                            Network::Answer answer) {
+    // A task that is dropped with the loop answers, too.
+    ClaimCaller caller(std::move(answer),
+                       MakeStatus(absl::StatusCode::kUnavailable, "the member is stopping"));
+    door->Post([this, door, deadline, request = std::move(request),
+                caller = std::move(caller)]() mutable {
+      loop_->AssertCurrent();
+      absl::StatusOr<cluster::Claim> claim = cluster::DecodeClaim(request);
+      if (stopping_) return;
+      if (!claim.ok()) return caller.Answer(claim.status());
+      // What was added and acknowledged anywhere must be seen.
+      replica_->Read(deadline, [this, door, deadline, claim = *std::move(claim),
+                                caller = std::move(caller)](ReadResult read) mutable {
+        if (read.error != ReplicaError::kNone) {
+          return caller.Answer(
+              MakeStatus(absl::StatusCode::kUnavailable, "{}", Describe(read.error)));
+        }
+        door->Post([this, deadline, claim = std::move(claim), caller = std::move(caller)]() mutable {
+          loop_->AssertCurrent();
+          OnClaim(claim, deadline, std::move(caller));
+        });
+      });
+    });
+  });
+}
+
+void Node::OnClaim(const cluster::Claim& claim, absl::Duration deadline, ClaimCaller caller) {
+  if (stopping_) return;
+  raft::Members members = machine_->members();
+  if (members.IsJoint()) {
+    return caller.Answer(
+        MakeStatus(absl::StatusCode::kUnavailable, "the members are changing right now"));
+  }
+  cluster::ClaimDecision decision = cluster::Decide(members, claim);
+  cluster::ClaimAnswer granted{.refusal = std::move(decision.refusal),
+                               .cluster_id = identity_.cluster_id,
+                               .member_id = decision.member_id,
+                               .members = std::move(members)};
+  if (!decision.change) return caller.Answer(cluster::EncodeClaimAnswer(granted));
+  MARK("node.record_is_claimed");
+  Log(LineLevel::kInfo, fmt::format("a disk claims the record of member {:x}: name={} uuid={}",
+                                    granted.member_id, claim.name, claim.node_uuid));
+  replica_->ChangeMembers(
+      *std::move(decision.change), deadline,
+      [granted = std::move(granted), caller = std::move(caller)](MembersResult result) mutable {
+        if (result.error != ReplicaError::kNone) {
+          return caller.Answer(
+              MakeStatus(absl::StatusCode::kUnavailable, "{}", Describe(result.error)));
+        }
+        granted.members = std::move(result.members);
+        if (!granted.members.IsMember(granted.member_id)) {
+          return caller.Answer(
+              MakeStatus(absl::StatusCode::kUnavailable, "the member was removed meanwhile"));
+        }
+        caller.Answer(cluster::EncodeClaimAnswer(granted));
       });
 }
 
@@ -445,6 +590,7 @@ void Node::Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped) {
 }
 
 void Node::Close() {
+  if (claim_) claim_->Close();
   if (driver_) driver_->Close();
   std::move(stopped_)();
 }

@@ -24,8 +24,10 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/cluster/claim_driver.h"
 #include "server/cluster/founding_driver.h"
 #include "server/kv/kv_machine.h"
+#include "server/replica/caller.h"
 #include "server/replica/door.h"
 #include "server/replica/replica.h"
 #include "server/replica/runtime.h"
@@ -95,16 +97,26 @@ class Node {
   void TakeLock() KV_NODE_LOOP;
   absl::Status ReadWhoThisIs() KV_NODE_LOOP;
   absl::Status CheckMember() const KV_NODE_LOOP;
+  bool MustClaim() const KV_NODE_LOOP;
   void JoinOrFound() KV_NODE_LOOP;
+  void Join() KV_NODE_LOOP;
+  absl::Status TakeRecord(cluster::ClaimAnswer answer) KV_NODE_LOOP;
+  void Found() KV_NODE_LOOP;
   absl::Status OpenMember() KV_NODE_LOOP;
   absl::Status LayDown() KV_NODE_LOOP;
   absl::StatusOr<std::unique_ptr<LogStore>> OpenLog(bool create) KV_NODE_LOOP;
   KvMachineOptions MachineOptions();
-  raft::Members FoundingMembers() const KV_NODE_LOOP;
-  std::string Record() const KV_NODE_LOOP;
+  raft::Members FirstMembers() const KV_NODE_LOOP;
+  std::string Record(const raft::Members& members) const KV_NODE_LOOP;
+  using ClaimCaller = Caller<absl::StatusOr<std::string>>;
+  void ServeClaims();
+  void OnClaim(const cluster::Claim& claim, absl::Duration deadline,
+               ClaimCaller caller) KV_NODE_LOOP;
   void Watch() KV_NODE_LOOP;
   void WatchLater() KV_NODE_LOOP;
   void Publish(const raft::Members& members) KV_NODE_LOOP;
+  void GiveVote(const raft::Members& members) KV_NODE_LOOP;
+  void Change(raft::MemberChange change, std::string_view what) KV_NODE_LOOP;
   void EndAsRemoved() KV_NODE_LOOP;
   void Answer(absl::Status status) KV_NODE_LOOP;
   void Close() KV_NODE_LOOP;
@@ -126,11 +138,14 @@ class Node {
   absl::AnyInvocable<void(absl::Status) &&> started_;
   absl::AnyInvocable<void() &&> stopped_;
   bool stopping_ = false;
-  bool publishing_ = false;
+  bool changing_ = false;   // A change of the membership by this node is under way.
+  bool published_ = false;  // What this start says of the member's addresses is in the log.
+  raft::Members joined_;    // What the claim was answered with.
 
   std::unique_ptr<Loop> work_loop_;  // Outlives the machine, which posts to it.
   std::unique_ptr<KvMachine> machine_;
   std::unique_ptr<Replica> replica_;
+  std::unique_ptr<cluster::ClaimDriver> claim_;
   std::unique_ptr<cluster::FoundingDriver> driver_;
   std::unique_ptr<Loop> loop_;
 };

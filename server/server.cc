@@ -189,6 +189,7 @@ api::Options Server::Running::MakeApiOptions() const {
   options.request_bytes_max = config_.max_request_bytes;
   options.txn_ops_max = config_.max_txn_ops;
   options.quota_bytes = config_.quota_backend_bytes;
+  options.learners_max = config_.max_learners;
   options.concurrent_streams_max = config_.max_concurrent_streams;
   options.keepalive_min_time = config_.grpc_keepalive_min_time;
   options.keepalive_interval = config_.grpc_keepalive_interval;

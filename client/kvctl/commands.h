@@ -10,7 +10,8 @@ namespace kv::kvctl {
 std::vector<Command> KvCommands();       // put get del compaction
 Command TxnCommand();                    // txn
 Command EndpointCommand();               // endpoint health|status|hashkv
-Command MemberCommand();                 // member list
+Command MemberCommand();                 // member add|list|promote|remove|update
+std::vector<Command> MaintenanceCommands();  // alarm defrag downgrade move-leader
 Command StatusCommand();                 // status
 Command ImportCommand();                 // import
 Command ExportCommand();                 // export

@@ -269,8 +269,18 @@ std::string JsonStrings(const List& list) {
   return out + "]";
 }
 
-// With --hex this response alone has its ids as strings.
-std::string MemberHexJson(const pb::MemberListResponse& response) {
+std::string MemberHexJson(const pb::Member& member) {
+  std::string out = fmt::format("{{\"ID\":\"{:x}\"", member.id());
+  if (!member.name().empty()) out += ",\"name\":" + GoJsonString(member.name());
+  if (!member.peerurls().empty()) out += ",\"peerURLs\":" + JsonStrings(member.peerurls());
+  if (!member.clienturls().empty()) out += ",\"clientURLs\":" + JsonStrings(member.clienturls());
+  if (member.islearner()) out += ",\"isLearner\":true";
+  return out + "}";
+}
+
+// With --hex the responses that list members, and no others, have their ids as strings.
+template <typename Response>
+std::string MembersHexJson(const Response& response, const pb::Member* added) {
   std::string out = fmt::format("{{\"header\":{{\"cluster_id\":\"{:x}\",\"member_id\":\"{:x}\"",
                                 response.header().cluster_id(), response.header().member_id());
   if (response.header().revision() != 0) {
@@ -279,17 +289,36 @@ std::string MemberHexJson(const pb::MemberListResponse& response) {
   if (response.header().raft_term() != 0) {
     out += fmt::format(",\"raft_term\":{}", response.header().raft_term());
   }
-  out += "},\"members\":[";
+  out += "}";
+  if (added != nullptr) out += ",\"member\":" + MemberHexJson(*added);
+  out += ",\"members\":[";
   for (int i = 0; i < response.members_size(); ++i) {
-    const pb::Member& member = response.members(i);
-    out += fmt::format("{}{{\"ID\":\"{:x}\"", i == 0 ? "" : ",", member.id());
-    if (!member.name().empty()) out += ",\"name\":" + GoJsonString(member.name());
-    if (!member.peerurls().empty()) out += ",\"peerURLs\":" + JsonStrings(member.peerurls());
-    if (!member.clienturls().empty()) out += ",\"clientURLs\":" + JsonStrings(member.clienturls());
-    if (member.islearner()) out += ",\"isLearner\":true";
-    out += "}";
+    out += (i == 0 ? "" : ",") + MemberHexJson(response.members(i));
   }
   return out + "]}\n";
+}
+
+// Of a command that changes something: its own words, or the response.
+template <typename Response>
+std::optional<std::string> ShowChange(const Response& response, const Style& style,
+                                      std::string_view simple, std::string (*hex)(const Response&)) {
+  switch (style.format) {
+    case Format::kSimple:
+      return std::string(simple);
+    case Format::kJson:
+      return style.hex && hex != nullptr ? hex(response) : GoJson(response) + "\n";
+    case Format::kProtobuf:
+      return response.SerializeAsString();
+    case Format::kFields:
+    case Format::kTable:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::string AlarmType(const pb::AlarmMember& alarm) {
+  return pb::AlarmType_IsValid(alarm.alarm()) ? pb::AlarmType_Name(alarm.alarm())
+                                              : std::to_string(static_cast<int>(alarm.alarm()));
 }
 
 }  // namespace
@@ -345,11 +374,68 @@ std::optional<std::string> Show(const pb::MemberListResponse& response, const St
     case Format::kFields:
       return MemberFields(response, style);
     case Format::kJson:
-      return style.hex ? MemberHexJson(response) : GoJson(response) + "\n";
+      return style.hex ? MembersHexJson(response, nullptr) : GoJson(response) + "\n";
     case Format::kProtobuf:
       return response.SerializeAsString();
   }
   return std::nullopt;
+}
+
+std::optional<std::string> Show(const pb::AlarmResponse& response, const Style& style) {
+  std::string out;
+  switch (style.format) {
+    case Format::kSimple:
+      for (const pb::AlarmMember& alarm : response.alarms()) {
+        if (alarm.memberid() != 0) out += fmt::format("memberID:{}  ", alarm.memberid());
+        out += fmt::format("alarm:{}\n", AlarmType(alarm));
+      }
+      return out;
+    case Format::kFields:
+      AppendHeader(out, style, response.header());
+      for (const pb::AlarmMember& alarm : response.alarms()) {
+        AppendId(out, style, "MemberID", alarm.memberid());
+        AppendField(out, "AlarmType", AlarmType(alarm));
+        out += "\n";
+      }
+      return out;
+    case Format::kJson:
+      return GoJson(response) + "\n";
+    case Format::kProtobuf:
+      return response.SerializeAsString();
+    case Format::kTable:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Show(const pb::MemberAddResponse& response, const Style& style,
+                                std::string_view simple) {
+  return ShowChange<pb::MemberAddResponse>(response, style, simple, [](const auto& added) {
+    return MembersHexJson(added, &added.member());
+  });
+}
+
+std::optional<std::string> Show(const pb::MemberRemoveResponse& response, const Style& style,
+                                std::string_view simple) {
+  return ShowChange<pb::MemberRemoveResponse>(
+      response, style, simple, [](const auto& r) { return MembersHexJson(r, nullptr); });
+}
+
+std::optional<std::string> Show(const pb::MemberUpdateResponse& response, const Style& style,
+                                std::string_view simple) {
+  return ShowChange<pb::MemberUpdateResponse>(
+      response, style, simple, [](const auto& r) { return MembersHexJson(r, nullptr); });
+}
+
+std::optional<std::string> Show(const pb::MemberPromoteResponse& response, const Style& style,
+                                std::string_view simple) {
+  return ShowChange<pb::MemberPromoteResponse>(
+      response, style, simple, [](const auto& r) { return MembersHexJson(r, nullptr); });
+}
+
+std::optional<std::string> Show(const pb::DowngradeResponse& response, const Style& style,
+                                std::string_view simple) {
+  return ShowChange<pb::DowngradeResponse>(response, style, simple, nullptr);
 }
 
 std::optional<std::string> Show(const std::vector<EndpointHealth>& list, const Style& style) {

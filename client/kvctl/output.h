@@ -52,6 +52,18 @@ std::optional<std::string> Show(const pb::RangeResponse& response, const Style& 
 std::optional<std::string> Show(const pb::DeleteRangeResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::TxnResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::AlarmResponse& response, const Style& style);
+// What changes members or versions says so in words of the command's own in the simple format.
+std::optional<std::string> Show(const pb::MemberAddResponse& response, const Style& style,
+                                std::string_view simple);
+std::optional<std::string> Show(const pb::MemberRemoveResponse& response, const Style& style,
+                                std::string_view simple);
+std::optional<std::string> Show(const pb::MemberUpdateResponse& response, const Style& style,
+                                std::string_view simple);
+std::optional<std::string> Show(const pb::MemberPromoteResponse& response, const Style& style,
+                                std::string_view simple);
+std::optional<std::string> Show(const pb::DowngradeResponse& response, const Style& style,
+                                std::string_view simple);
 std::optional<std::string> Show(const std::vector<EndpointHealth>& list, const Style& style);
 std::optional<std::string> Show(const std::vector<EndpointStatus>& list, const Style& style);
 std::optional<std::string> Show(const std::vector<EndpointHash>& list, const Style& style);

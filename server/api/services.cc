@@ -253,7 +253,22 @@ class Services::Running {
         "MemberList", [this](const Call& call, MemberListRequest request, auto done) {
           cluster_.MemberList(call, std::move(request), std::move(done));
         });
-    rpcs.RefuseTheRest(fmt::format("changing members {}", kWithV3));
+    rpcs.AddUnary<MemberAddRequest, MemberAddResponse>(
+        "MemberAdd", [this](const Call& call, MemberAddRequest request, auto done) {
+          cluster_.MemberAdd(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<MemberRemoveRequest, MemberRemoveResponse>(
+        "MemberRemove", [this](const Call& call, MemberRemoveRequest request, auto done) {
+          cluster_.MemberRemove(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<MemberUpdateRequest, MemberUpdateResponse>(
+        "MemberUpdate", [this](const Call& call, MemberUpdateRequest request, auto done) {
+          cluster_.MemberUpdate(call, std::move(request), std::move(done));
+        });
+    rpcs.AddUnary<MemberPromoteRequest, MemberPromoteResponse>(
+        "MemberPromote", [this](const Call& call, MemberPromoteRequest request, auto done) {
+          cluster_.MemberPromote(call, std::move(request), std::move(done));
+        });
   }
 
   void AddWatch() {

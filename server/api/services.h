@@ -33,6 +33,7 @@ struct Options {
   size_t request_bytes_max = 1536 * 1024;  // --max-request-bytes
   size_t txn_ops_max = 128;                // --max-txn-ops
   int64_t quota_bytes = 0;                 // --quota-backend-bytes; <= 0: until the disk is full.
+  size_t learners_max = 1;                 // --max-learners
 
   uint32_t concurrent_streams_max = 1024;                // Of one connection.
   absl::Duration keepalive_min_time = absl::Seconds(5);  // Between a client's pings.

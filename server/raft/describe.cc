@@ -253,6 +253,12 @@ std::string_view Describe(ChangeRefusal refusal) {
       return "the change contradicts itself or exceeds a limit";
     case ChangeRefusal::kTooMany:
       return "too many members";
+    case ChangeRefusal::kMoved:
+      return "the members changed in the meantime";
+    case ChangeRefusal::kInactive:
+      return "too few members answer";
+    case ChangeRefusal::kNotCaughtUp:
+      return "the member's log is too far behind";
   }
   return "unknown refusal";
 }

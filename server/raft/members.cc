@@ -224,6 +224,7 @@ std::optional<Members> DecodeMembers(std::string_view bytes) {
 ChangeOutcome PlanChange(const Members& from, const MemberChange& change) {
   if (from.IsJoint()) return {ChangeRefusal::kUnderWay, {}};
   if (!TargetsAreSound(change)) return {ChangeRefusal::kInvalid, {}};
+  if (change.from && *change.from != from) return {ChangeRefusal::kMoved, {}};
   ChangeOutcome outcome{ChangeRefusal::kNone, from};
   Members& next = outcome.next;
   for (const MemberTarget& target : change.targets) {

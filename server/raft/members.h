@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <span>
@@ -81,9 +82,20 @@ struct MemberTarget {
   std::optional<std::string> record;  // Nothing: keep the one it has.
 };
 
+// In what shape the other members must be for a change; its shell looks, on the leader.
+enum class MemberGuard : uint8_t {
+  kNone,
+  kAllActive,     // Every voter answers the leader.
+  kQuorumActive,  // Without a target that answers, the rest still has a majority that does.
+  kCaughtUp,      // Every target holds nine tenths of the leader's log.
+};
+
 // Members that are not named stay as they are.
 struct MemberChange {
   std::vector<MemberTarget> targets;
+  // Refuse if the configuration is another one by now: what was decided upon no longer holds.
+  std::optional<Members> from{};
+  MemberGuard guard = MemberGuard::kNone;
 };
 
 enum class ChangeRefusal {
@@ -98,6 +110,9 @@ enum class ChangeRefusal {
   kNothingChanges,
   kInvalid,  // A zero id, an id named twice, a record for a removed member or one over the limit.
   kTooMany,  // kVotersMax or kMembersMax would be exceeded.
+  kMoved,    // The configuration is not the one that the change was made for.
+  kInactive,     // MemberGuard: too few members answer.
+  kNotCaughtUp,  // MemberGuard: a target's log is too far behind.
 };
 
 // What a change makes of `from` (which is not joint): `next` is joint if the voters change.

@@ -123,6 +123,8 @@ std::string Encode(const ForwardedChange& request) {
     if (target.record) out->set_record(*target.record);
   }
   message.set_deadline_ms(EncodeDeadline(request.deadline));
+  if (request.change.from) message.set_from(raft::Encode(*request.change.from));
+  message.set_guard(static_cast<uint32_t>(request.change.guard));
   return message.SerializeAsString();
 }
 
@@ -132,6 +134,12 @@ std::optional<ForwardedChange> DecodeForwardedChange(std::string_view bytes) {
   ForwardedChange request{.header = DecodeHeader(message.header()),
                           .change = {},
                           .deadline = DecodeDeadline(message.deadline_ms())};
+  if (message.guard() > static_cast<uint32_t>(raft::MemberGuard::kCaughtUp)) return std::nullopt;
+  request.change.guard = static_cast<raft::MemberGuard>(message.guard());
+  if (message.has_from()) {
+    request.change.from = raft::DecodeMembers(message.from());
+    if (!request.change.from) return std::nullopt;
+  }
   for (pb::ChangeMembersRequest::Target& target : *message.mutable_targets()) {
     raft::MemberTarget& out = request.change.targets.emplace_back();
     out.id = target.id();
@@ -168,7 +176,7 @@ std::optional<ForwardedChangeResult> DecodeForwardedChangeResult(std::string_vie
   std::optional<ReplicaError> error = ErrorOf(message.error());
   std::optional<raft::Members> members = raft::DecodeMembers(message.members());
   if (!error || !members ||
-      message.refusal() > static_cast<uint32_t>(raft::ChangeRefusal::kTooMany)) {
+      message.refusal() > static_cast<uint32_t>(raft::ChangeRefusal::kNotCaughtUp)) {
     return std::nullopt;
   }
   return ForwardedChangeResult{
@@ -212,6 +220,7 @@ std::string Encode(const MemberRecord& record) {
   for (const std::string& url : record.peer_urls) message.add_peer_urls(url);
   for (const std::string& url : record.client_urls) message.add_client_urls(url);
   message.set_node_uuid(record.node_uuid);
+  message.set_joins_as_voter(record.joins_as_voter);
   return message.SerializeAsString();
 }
 
@@ -221,7 +230,8 @@ std::optional<MemberRecord> DecodeMemberRecord(std::string_view bytes) {
   return MemberRecord{.name = message.name(),
                       .peer_urls = {message.peer_urls().begin(), message.peer_urls().end()},
                       .client_urls = {message.client_urls().begin(), message.client_urls().end()},
-                      .node_uuid = message.node_uuid()};
+                      .node_uuid = message.node_uuid(),
+                      .joins_as_voter = message.joins_as_voter()};
 }
 
 }  // namespace kv

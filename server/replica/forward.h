@@ -68,7 +68,8 @@ struct MemberRecord {
   std::string name;  // Empty until the member has started once.
   std::vector<std::string> peer_urls;
   std::vector<std::string> client_urls;
-  std::string node_uuid;
+  std::string node_uuid;        // Empty until a disk has claimed the record.
+  bool joins_as_voter = false;  // Gets its vote once it has started: a learner until then.
   friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
 };
 std::string Encode(const MemberRecord& record);

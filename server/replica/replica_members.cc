@@ -15,6 +15,55 @@ namespace {
 
 constexpr absl::Duration kRaiseDeadline = absl::Seconds(10);
 
+bool Names(const raft::MemberChange& change, MemberId id) {
+  return std::ranges::find(change.targets, id, &raft::MemberTarget::id) != change.targets.end();
+}
+
+// Whether the leader `self` finds the other members in the shape that the change asks for.
+raft::ChangeRefusal CheckGuard(const raft::MemberChange& change, MemberId self, Index last_index,
+                               const raft::Members& members,
+                               const std::vector<raft::FollowerStatus>& followers) {
+  // A lost connection shows as probing before the silence is long enough to count.
+  const auto active = [&](MemberId id) {
+    return id == self || std::ranges::any_of(followers, [id](const raft::FollowerStatus& follower) {
+             return follower.id == id && follower.active &&
+                    follower.state == raft::Progress::State::kReplicate;
+           });
+  };
+  switch (change.guard) {
+    case raft::MemberGuard::kNone:
+      return raft::ChangeRefusal::kNone;
+    case raft::MemberGuard::kAllActive:
+      return std::ranges::all_of(members.voters, active) ? raft::ChangeRefusal::kNone
+                                                         : raft::ChangeRefusal::kInactive;
+    case raft::MemberGuard::kQuorumActive: {
+      // Who does not answer is no loss.
+      const bool none_answers = std::ranges::none_of(members.voters, [&](MemberId id) {
+        return Names(change, id) && active(id);
+      });
+      if (none_answers) return raft::ChangeRefusal::kNone;
+      size_t rest = 0;
+      size_t answer = 0;
+      for (const MemberId id : members.voters) {
+        if (Names(change, id)) continue;
+        ++rest;
+        if (active(id)) ++answer;
+      }
+      return answer > rest / 2 ? raft::ChangeRefusal::kNone : raft::ChangeRefusal::kInactive;
+    }
+    case raft::MemberGuard::kCaughtUp:
+      return std::ranges::all_of(followers,
+                                 [&](const raft::FollowerStatus& follower) {
+                                   return !Names(change, follower.id) ||
+                                          (follower.active &&
+                                           follower.match >= last_index - last_index / 10);
+                                 })
+                 ? raft::ChangeRefusal::kNone
+                 : raft::ChangeRefusal::kNotCaughtUp;
+  }
+  return raft::ChangeRefusal::kNone;
+}
+
 }  // namespace
 
 void Replica::SetPeers(const raft::Members& members) {
@@ -113,7 +162,11 @@ bool Replica::ServeChange(Change& change) {
     ForwardChange(std::move(change), standing.leader);
     return true;
   }
-  raft::ChangeResult result = core_.ChangeMembers(change.change);
+  raft::ChangeResult result{.refusal = CheckGuard(change.change, id(), core_.log().last_index(),
+                                                  standing.members, core_.Followers()),
+                            .position = {},
+                            .joint = false};
+  if (result.refusal == raft::ChangeRefusal::kNone) result = core_.ChangeMembers(change.change);
   change.refusal = result.refusal;
   switch (result.refusal) {
     case raft::ChangeRefusal::kNone:
@@ -133,6 +186,9 @@ bool Replica::ServeChange(Change& change) {
     case raft::ChangeRefusal::kWasRemoved:
     case raft::ChangeRefusal::kInvalid:
     case raft::ChangeRefusal::kTooMany:
+    case raft::ChangeRefusal::kMoved:
+    case raft::ChangeRefusal::kInactive:
+    case raft::ChangeRefusal::kNotCaughtUp:
       change.caller.Answer({.error = ReplicaError::kNotAccepted, .refusal = result.refusal});
       return true;
   }

@@ -243,7 +243,6 @@ TEST_CASE("what is not there yet says so, whatever its shape") {
   const std::vector<std::string> methods = {"etcdserverpb.Lease/LeaseGrant",
                                             "etcdserverpb.Lease/LeaseKeepAlive",
                                             "etcdserverpb.Auth/Authenticate",
-                                            "etcdserverpb.Cluster/MemberAdd",
                                             "etcdserverpb.Maintenance/Snapshot",
                                             "v3lockpb.Lock/Lock",
                                             "v3electionpb.Election/Observe"};

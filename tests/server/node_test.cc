@@ -369,13 +369,109 @@ TEST_CASE("starts are refused with a sentence where the disk does not fit") {
   }
 }
 
-TEST_CASE("joining a running cluster is refused for now, before anything is written") {
-  Nodes nodes({"a"});
-  NodeConfig config = nodes.ConfigOf("a");
+// What MemberAdd leaves in the log.
+raft::MemberTarget AddedRecord(MemberId id, const std::string& name, bool as_voter) {
+  MemberRecord record;
+  record.peer_urls = {UrlOf(name)};
+  record.joins_as_voter = as_voter;
+  return {.id = id, .fate = raft::MemberFate::kLearner, .record = Encode(record)};
+}
+
+MembersResult ChangeOn(Nodes& nodes, raft::MemberTarget target) {
+  raft::MemberChange change;
+  change.targets.push_back(std::move(target));
+  std::optional<MembersResult> result;
+  nodes.Leader()->replica().ChangeMembers(
+      change, absl::Seconds(10), [&result](MembersResult answer) { result = std::move(answer); });
+  nodes.runtime().RunUntil([&result] { return result.has_value(); });
+  return *std::move(result);
+}
+
+NodeConfig JoiningConfig(Nodes& nodes, const std::string& name) {
+  NodeConfig config = nodes.ConfigOf(name);
+  config.initial_cluster.push_back({.name = name, .peer_urls = {UrlOf(name)}});
   config.initial_cluster_exists = true;
-  nodes.Start("a", config);
-  CHECK(Contains(nodes.Refusal("a"), "--initial-cluster-state=existing"));
-  CHECK_FALSE(fs::exists(nodes.DataDir("a") + "/identity"));
+  return config;
+}
+
+TEST_CASE("a blank disk claims the record that was added for it, and is a learner") {
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  nodes.Put("a", "k", "v");
+  REQUIRE(ChangeOn(nodes, AddedRecord(77, "d", false)).error == ReplicaError::kNone);
+  nodes.Start("d", JoiningConfig(nodes, "d"));
+  REQUIRE(nodes.runtime().RunUntil([&] { return nodes.process("d").started.has_value(); },
+                                   absl::Seconds(60)));
+  REQUIRE(nodes.process("d").started->ok());
+  CHECK(nodes.node("d").identity().member_id == 77);
+  CHECK(nodes.node("d").identity().cluster_id == nodes.node("a").identity().cluster_id);
+  const auto published = [&] {
+    const raft::Members members = nodes.node("d").machine().members();
+    const auto at = members.records.find(77);
+    const auto record = at == members.records.end() ? std::nullopt : DecodeMemberRecord(at->second);
+    return record && record->name == "d" && !record->client_urls.empty() && members.IsLearner(77) &&
+           members.voters.size() == 3;
+  };
+  CHECK(nodes.runtime().RunUntil(published, absl::Seconds(60)));
+  CHECK(nodes.Get("d", "k") == "v");
+
+  // Another disk under the same address gets nothing, and says why.
+  nodes.Crash("d");
+  fs::remove_all(nodes.DataDir("d"));
+  nodes.Start("d", JoiningConfig(nodes, "d"));
+  CHECK(Contains(nodes.Refusal("d"), "was claimed by another disk"));
+}
+
+TEST_CASE("a disk for which nothing was added is told so") {
+  Nodes nodes({"a"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  nodes.Start("d", JoiningConfig(nodes, "d"));
+  CHECK(Contains(nodes.Refusal("d"), "no member with the peer URL http://d:2380 was added"));
+  CHECK_FALSE(fs::exists(nodes.DataDir("d") + "/member"));
+}
+
+TEST_CASE("an added voter gets its vote once it has started") {
+  Nodes nodes({"a"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  REQUIRE(ChangeOn(nodes, AddedRecord(77, "d", true)).error == ReplicaError::kNone);
+  // The one that runs goes on alone meanwhile.
+  nodes.Put("a", "k", "v");
+  nodes.Start("d", JoiningConfig(nodes, "d"));
+  const auto votes = [&] {
+    return nodes.process("d").started.has_value() && nodes.process("d").started->ok() &&
+           nodes.node("d").machine().members().voters.size() == 2 &&
+           nodes.node("a").machine().members().IsVoter(77);
+  };
+  REQUIRE(nodes.runtime().RunUntil(votes, absl::Seconds(120)));
+  CHECK(nodes.Get("d", "k") == "v");
+}
+
+TEST_CASE("a crash right after the grant loses neither the record nor the id") {
+  Nodes nodes({"a"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  REQUIRE(ChangeOn(nodes, AddedRecord(77, "d", false)).error == ReplicaError::kNone);
+  nodes.Start("d", JoiningConfig(nodes, "d"));
+  const std::string path = nodes.DataDir("d") + "/identity";
+  const auto granted = [&] {
+    const auto identity = cluster::ReadIdentity(rocksdb::Env::Default(), path);
+    return identity.ok() && *identity && (*identity)->state == cluster::State::kMember;
+  };
+  REQUIRE(nodes.runtime().RunUntil(granted, absl::Seconds(60)));
+  nodes.Crash("d");
+  auto identity = cluster::ReadIdentity(rocksdb::Env::Default(), path);
+  REQUIRE((identity.ok() && *identity));
+  (*identity)->data_laid = false;
+  REQUIRE(cluster::WriteIdentity(rocksdb::Env::Default(), path, **identity).ok());
+  fs::remove_all(nodes.DataDir("d") + "/member");
+  nodes.Start("d", JoiningConfig(nodes, "d"));
+  REQUIRE(nodes.runtime().RunUntil([&] { return nodes.process("d").started.has_value(); },
+                                   absl::Seconds(60)));
+  REQUIRE(nodes.process("d").started->ok());
+  CHECK(nodes.node("d").identity().member_id == 77);
 }
 
 TEST_CASE("a crash between membership and its first data is made good") {

@@ -180,6 +180,7 @@ class Reading {
         status = Word(word);
       } else if (word == "--") {
         data_only = true;
+        arguments_.separator = arguments_.rest.size();
       } else if (word.starts_with("--")) {
         status = Long(words, i);
       } else {
@@ -335,6 +336,9 @@ absl::Status AddEnvironment(const Command& root, const std::vector<Flag>& global
     Reading::Set(arguments, flag, found->second);
   }
   std::string begin = std::string(prefix) + "_";
+  for (const Command& command : root.children) {
+    for (std::string_view variable : command.variables) known.insert(begin + std::string(variable));
+  }
   for (const auto& [name, value] : environment) {
     if (name.starts_with(begin) && !known.contains(name)) {
       warnings.push_back(fmt::format("unrecognized environment variable {}", name));

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,8 @@ struct Command {
   std::function<int(const Arguments&)> run = nullptr;  // The exit code.
   std::vector<Command> children = {};
   bool offline = false;  // Makes no connection: the environment is not looked at.
+  // What it reads from the environment by itself, without the prefix.
+  std::vector<std::string_view> variables = {};
 };
 
 class Arguments {
@@ -51,6 +54,7 @@ class Arguments {
   const Command* command = nullptr;
   std::string path;
   std::vector<std::string> rest;
+  std::optional<size_t> separator;  // So many of `rest` come before `--`.
   bool help = false;
 
   // Flags that may be given to the command: its own, its parents', the global ones.

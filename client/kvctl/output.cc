@@ -136,6 +136,37 @@ void AppendFields(std::string& out, const Style& style, const pb::TxnResponse& r
   }
 }
 
+void AppendSimple(std::string& out, const Style& style, const pb::WatchResponse& response) {
+  for (const mvccpb::Event& event : response.events()) {
+    out += mvccpb::Event::EventType_Name(event.type()) + "\n";
+    if (event.has_prev_kv()) AppendSimple(out, style, event.prev_kv());
+    AppendSimple(out, style, event.kv());
+  }
+}
+
+void AppendFields(std::string& out, const Style& style, const pb::WatchResponse& response) {
+  AppendHeader(out, style, response.header());
+  for (const mvccpb::Event& event : response.events()) {
+    AppendField(out, "Type", mvccpb::Event::EventType_Name(event.type()));
+    if (event.has_prev_kv()) AppendPair(out, style, "Prev", event.prev_kv());
+    AppendPair(out, style, "", event.kv());
+  }
+}
+
+// The struct of etcd's client, not the message.
+std::string WatchJson(const pb::WatchResponse& response) {
+  std::string events = response.events().empty() ? "null" : "[";
+  for (const mvccpb::Event& event : response.events()) {
+    events += (events.size() > 1 ? "," : "") + GoJson(event);
+  }
+  if (!response.events().empty()) events += "]";
+  return fmt::format(
+      "{{\"Header\":{},\"Events\":{},\"CompactRevision\":{},\"Canceled\":{},\"Created\":{},"
+      "\"CancelReason\":{}}}\n",
+      GoJson(response.header()), events, response.compact_revision(), response.canceled(),
+      response.created(), GoJsonString(response.cancel_reason()));
+}
+
 template <typename Response>
 std::optional<std::string> ShowKv(const Response& response, const Style& style) {
   std::string out;
@@ -361,6 +392,15 @@ std::optional<std::string> Show(const pb::DeleteRangeResponse& response, const S
 
 std::optional<std::string> Show(const pb::TxnResponse& response, const Style& style) {
   return ShowKv(response, style);
+}
+
+std::optional<std::string> Show(const pb::WatchResponse& response, const Style& style) {
+  if (style.format == Format::kJson) return WatchJson(response);
+  if (style.format != Format::kProtobuf) return ShowKv(response, style);
+  pb::WatchResponse shown = response;
+  shown.clear_watch_id();
+  shown.clear_cancel_reason();
+  return shown.SerializeAsString();
 }
 
 std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style) {

@@ -51,6 +51,7 @@ std::optional<std::string> Show(const pb::PutResponse& response, const Style& st
 std::optional<std::string> Show(const pb::RangeResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::DeleteRangeResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::TxnResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::WatchResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::AlarmResponse& response, const Style& style);
 // What changes members or versions says so in words of the command's own in the simple format.

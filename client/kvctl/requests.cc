@@ -141,6 +141,17 @@ const std::vector<Flag>& DeleteFlags() {
   return flags;
 }
 
+const std::vector<Flag>& WatchFlags() {
+  static const std::vector<Flag> flags = {
+      {.name = "prefix", .help = "all keys that begin with <key>"},
+      {.name = "from-key", .help = "all keys from <key> on, by bytes"},
+      {.name = "rev", .type = FlagType::kInt, .help = "from this revision on (0: from now on)"},
+      {.name = "prev-kv", .help = "print each pair as it was before, too"},
+      {.name = "progress-notify", .help = "print now and then how far the watch is"},
+  };
+  return flags;
+}
+
 absl::StatusOr<bool> Serializable(const std::string& consistency) {
   if (consistency == "s") return true;
   if (consistency == "l") return false;
@@ -225,6 +236,18 @@ absl::StatusOr<pb::DeleteRangeRequest> DeleteRequestFrom(const Arguments& argume
   pb::DeleteRangeRequest request;
   if (absl::Status status = SetRange(arguments, request); !status.ok()) return status;
   request.set_prev_kv(arguments.Bool("prev-kv"));
+  return request;
+}
+
+absl::StatusOr<pb::WatchCreateRequest> WatchRequestFrom(const Arguments& arguments) {
+  if (arguments.rest.empty() || arguments.rest.size() > 2) {
+    return Refused("bad number of arguments");
+  }
+  pb::WatchCreateRequest request;
+  if (absl::Status status = SetRange(arguments, request); !status.ok()) return status;
+  request.set_start_revision(arguments.Int("rev"));
+  request.set_prev_kv(arguments.Bool("prev-kv"));
+  request.set_progress_notify(arguments.Bool("progress-notify"));
   return request;
 }
 

@@ -13,6 +13,7 @@ namespace kv::kvctl {
 const std::vector<Flag>& PutFlags();
 const std::vector<Flag>& GetFlags();
 const std::vector<Flag>& DeleteFlags();
+const std::vector<Flag>& WatchFlags();
 
 // Without a value on the command line and without --ignore-value, the value is left empty and
 // `*value_missing` is set.
@@ -20,6 +21,7 @@ absl::StatusOr<etcdserverpb::PutRequest> PutRequestFrom(const Arguments& argumen
                                                         bool* value_missing);
 absl::StatusOr<etcdserverpb::RangeRequest> RangeRequestFrom(const Arguments& arguments);
 absl::StatusOr<etcdserverpb::DeleteRangeRequest> DeleteRequestFrom(const Arguments& arguments);
+absl::StatusOr<etcdserverpb::WatchCreateRequest> WatchRequestFrom(const Arguments& arguments);
 
 // "l" or "s"; true for serializable.
 absl::StatusOr<bool> Serializable(const std::string& consistency);

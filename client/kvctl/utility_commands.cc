@@ -86,6 +86,7 @@ const Command& Root() {
                      "etcd v3 API."};
     made.children = KvCommands();
     made.children.push_back(TxnCommand());
+    made.children.push_back(WatchCommand());
     made.children.push_back(ImportCommand());
     made.children.push_back(ExportCommand());
     made.children.push_back(StatusCommand());

@@ -83,7 +83,7 @@ absl::Status FillDefaults(Config& config) {
     std::ranges::sort(urls);
     config.initial_cluster = {{.name = config.name, .peer_urls = std::move(urls)}};
   }
-  return absl::OkStatus();
+  return ReadAutoCompaction(config);
 }
 
 }  // namespace

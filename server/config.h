@@ -71,7 +71,11 @@ struct Config {
   int64_t quota_backend_bytes = 0;  // 0 and less: none.
   uint64_t max_request_bytes = 1536 << 10;
   uint64_t max_txn_ops = 128;
-  uint64_t max_learners = 1;        // That MemberAdd may leave in the cluster at a time.
+  // At most one of them is set; none: nothing is compacted by itself.
+  absl::Duration compact_before = absl::ZeroDuration();  // Keep what was current within this time.
+  int64_t compact_revisions = 0;                         // Keep so many revisions.
+  absl::Duration hash_check_interval = absl::Minutes(1);
+  uint64_t max_learners = 1;  // That MemberAdd may leave in the cluster at a time.
   uint32_t max_concurrent_streams = UINT32_MAX;  // A connection.
   absl::Duration grpc_keepalive_min_time = absl::Seconds(5);
   absl::Duration grpc_keepalive_interval = absl::Hours(2);
@@ -82,6 +86,10 @@ struct Config {
   // Logging.
   LogLevel log_level = LogLevel::kInfo;
   LogOutput log_output = LogOutput::kStderr;
+
+  // --auto-compaction-mode and -retention as they came; FillDefaults reads them together.
+  std::string auto_compaction_mode = "periodic";
+  std::string auto_compaction_retention = "0";
 
   // Said once the log is set up: flags that are accepted and mean nothing here (or not yet), and
   // variables of ours that nobody knows.

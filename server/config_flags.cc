@@ -194,6 +194,28 @@ constexpr std::string_view kConsensus = "Consensus";
 constexpr std::string_view kLimits = "Limits";
 constexpr std::string_view kLogging = "Logging";
 
+}  // namespace
+
+absl::Status ReadAutoCompaction(Config& config) {
+  const std::string& text = config.auto_compaction_retention;
+  int64_t number = 0;
+  const bool whole = ReadNumber<int64_t>(text, 0, 1 << 20, "", number).ok();
+  absl::Status status;
+  if (config.auto_compaction_mode == "revision") {
+    status = ReadNumber<int64_t>(text, 0, std::numeric_limits<int64_t>::max(), "revisions",
+                                 config.compact_revisions);
+  } else if (whole) {
+    config.compact_before = absl::Hours(number);
+  } else {
+    status = ReadDuration(text, absl::ZeroDuration(), config.compact_before);
+  }
+  if (status.ok()) return status;
+  return Wrong(fmt::format("--auto-compaction-retention={} with --auto-compaction-mode={} {}", text,
+                           config.auto_compaction_mode, Message(status)));
+}
+
+namespace {
+
 std::vector<Flag> UsedFlags() {
   using enum FlagStance;
   using enum FlagKind;
@@ -281,6 +303,24 @@ std::vector<Flag> UsedFlags() {
        [](std::string_view text, Config& config) {
          return ReadNumber<uint64_t>(text, 1, 1000000, "", config.max_txn_ops);
        }},
+      {"auto-compaction-mode", kUsed, kValue, "periodic or revision: what the retention counts",
+       kLimits, "periodic",
+       [](std::string_view text, Config& config) {
+         config.auto_compaction_mode = text;
+         return text == "periodic" || text == "revision" ? absl::OkStatus()
+                                                         : Wrong("must be periodic or revision");
+       }},
+      {"auto-compaction-retention", kUsed, kValue,
+       "history to keep: hours or a duration, or a number of revisions; 0: all", kLimits, "0",
+       [](std::string_view text, Config& config) {
+         config.auto_compaction_retention = text;
+         return absl::OkStatus();
+       }},
+      {"compact-hash-check-time", kUsed, kValue, "how often members compare hashes of their state",
+       kLimits, "1m",
+       [](std::string_view text, Config& config) {
+         return ReadDuration(text, absl::Seconds(1), config.hash_check_interval);
+       }},
       {"max-learners", kUsed, kValue, "learners that \"member add --learner\" may add at a time",
        kLimits, "1",
        [](std::string_view text, Config& config) {
@@ -351,11 +391,10 @@ std::vector<Flag> ForeignFlags() {
       {"strict-reconfig-check", kIgnored, kSwitch, kAlways},
       {"listen-client-http-urls", kIgnored, kList,
        "it has no meaning here: HTTP is on --listen-metrics-urls"},
-      {"auto-compaction-mode", kIgnored, kValue, kLater},
-      {"auto-compaction-retention", kIgnored, kValue, kLater},
-      {"corrupt-check-time", kIgnored, kValue, kLater},
-      {"compact-hash-check-time", kIgnored, kValue, kLater},
-      {"downgrade-check-time", kIgnored, kValue, kLater},
+      {"corrupt-check-time", kIgnored, kValue,
+       "it has no meaning here: members compare hashes every --compact-hash-check-time"},
+      {"downgrade-check-time", kIgnored, kValue,
+       "it has no meaning here: a downgrade is remembered and changes nothing"},
       {"feature-gates", kIgnored, kValue, "it has no meaning here: there are no gates"},
       {"compaction-batch-limit", kIgnored, kValue, kStorage},
       {"compaction-sleep-interval", kIgnored, kValue, kStorage},

@@ -40,6 +40,10 @@ struct Flag {
 const std::vector<Flag>& Flags();
 const Flag* FindFlag(std::string_view name);
 
+// Reads --auto-compaction-retention by --auto-compaction-mode, once both are known. An error names
+// both.
+absl::Status ReadAutoCompaction(Config& config);
+
 // KVD_DATA_DIR for data-dir.
 std::string VariableOf(std::string_view flag);
 absl::StatusOr<bool> ReadBool(std::string_view text);

@@ -162,6 +162,7 @@ NodeConfig Server::Running::MakeNodeConfig() {
   node.memtable_bytes = shares.memtable_bytes;
   node.block_cache_bytes = shares.block_cache_bytes;
   node.record_cache_bytes = shares.record_cache_bytes;
+  node.state_check_interval = config_.hash_check_interval;
   node.disk_taken = [this] { return network_.Listen(); };
   node.log = [](LineLevel level, std::string_view line) {
     switch (level) {
@@ -190,6 +191,8 @@ api::Options Server::Running::MakeApiOptions() const {
   options.txn_ops_max = config_.max_txn_ops;
   options.quota_bytes = config_.quota_backend_bytes;
   options.learners_max = config_.max_learners;
+  options.auto_compaction = {.period = config_.compact_before,
+                             .revisions = config_.compact_revisions};
   options.concurrent_streams_max = config_.max_concurrent_streams;
   options.keepalive_min_time = config_.grpc_keepalive_min_time;
   options.keepalive_interval = config_.grpc_keepalive_interval;

@@ -7,16 +7,16 @@
 
 namespace kv::kvctl {
 
-std::vector<Command> KvCommands();       // put get del compaction
-Command TxnCommand();                    // txn
-Command WatchCommand();                  // watch
-Command EndpointCommand();               // endpoint health|status|hashkv
-Command MemberCommand();                 // member add|list|promote|remove|update
+std::vector<Command> KvCommands();           // put get del compaction
+Command TxnCommand();                        // txn
+Command WatchCommand();                      // watch
+Command EndpointCommand();                   // endpoint health|status|hashkv
+Command MemberCommand();                     // member add|list|promote|remove|update
 std::vector<Command> MaintenanceCommands();  // alarm defrag downgrade move-leader
-Command StatusCommand();                 // status
-Command ImportCommand();                 // import
-Command ExportCommand();                 // export
-std::vector<Command> UtilityCommands();  // version completion options help
+Command StatusCommand();                     // status
+Command ImportCommand();                     // import
+Command ExportCommand();                     // export
+std::vector<Command> UtilityCommands();      // version completion options help
 
 // Everything, below a root without a name.
 const Command& Root();

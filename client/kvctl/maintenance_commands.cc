@@ -66,8 +66,7 @@ int Defragment(const Arguments& arguments) {
     const auto begin = std::chrono::steady_clock::now();
     auto answer = session->Connect(endpoint)->CallAndWait(
         client::kDefragment, pb::DefragmentRequest(), session->call_options());
-    const std::string took =
-        GoDuration(absl::FromChrono(std::chrono::steady_clock::now() - begin));
+    const std::string took = GoDuration(absl::FromChrono(std::chrono::steady_clock::now() - begin));
     if (answer.ok()) {
       Print(fmt::format("Finished defragmenting etcd member[{}]. took {}\n", endpoint, took));
     } else {
@@ -95,9 +94,9 @@ int Downgrade(const Arguments& arguments, pb::DowngradeRequest::DowngradeAction 
   auto answer =
       session->Connect()->CallAndWait(client::kDowngrade, request, session->call_options());
   if (!answer.ok()) return Fail(kError, Complaint(answer));
-  Print(*Show(answer.response, session->style(),
-              fmt::format("Downgrade {} success, cluster version {}\n", verb,
-                          answer.response.version())));
+  Print(*Show(
+      answer.response, session->style(),
+      fmt::format("Downgrade {} success, cluster version {}\n", verb, answer.response.version())));
   return kOk;
 }
 
@@ -107,8 +106,8 @@ int MoveLeader(const Arguments& arguments) {
   uint64_t target = 0;
   const auto read = std::from_chars(text.data(), text.data() + text.size(), target, 16);
   if (read.ec != std::errc() || read.ptr != text.data() + text.size()) {
-    return Fail(Refused(fmt::format("bad member ID arg ({} is no number), expecting ID in Hex",
-                                    GoQuoted(text))));
+    return Fail(Refused(
+        fmt::format("bad member ID arg ({} is no number), expecting ID in Hex", GoQuoted(text))));
   }
   absl::StatusOr<Session> session = Session::Open(arguments);
   if (!session.ok()) return Fail(session.status());
@@ -135,9 +134,11 @@ int MoveLeader(const Arguments& arguments) {
 
 std::vector<Command> MaintenanceCommands() {
   constexpr std::string_view kGroup = "Cluster";
-  const auto downgrade = [](std::string_view name, std::string_view summary,
-                            std::string_view rest, pb::DowngradeRequest::DowngradeAction action) {
-    return Command{.name = name, .summary = summary, .arguments = rest,
+  const auto downgrade = [](std::string_view name, std::string_view summary, std::string_view rest,
+                            pb::DowngradeRequest::DowngradeAction action) {
+    return Command{.name = name,
+                   .summary = summary,
+                   .arguments = rest,
                    .run = [action, name](const Arguments& arguments) {
                      return Downgrade(arguments, action, name);
                    }};

@@ -32,8 +32,8 @@ absl::StatusOr<uint64_t> MemberId(const Arguments& arguments) {
   uint64_t id = 0;
   const auto read = std::from_chars(text.data(), text.data() + text.size(), id, 16);
   if (read.ec == std::errc() && read.ptr == text.data() + text.size()) return id;
-  return Refused(fmt::format("bad member ID arg ({} is no number), expecting ID in Hex",
-                             GoQuoted(text)));
+  return Refused(
+      fmt::format("bad member ID arg ({} is no number), expecting ID in Hex", GoQuoted(text)));
 }
 
 absl::StatusOr<std::vector<std::string>> PeerUrls(const Arguments& arguments) {
@@ -49,8 +49,8 @@ int Change(const Arguments& arguments, const Method& method,
   absl::StatusOr<Session> session = Session::Open(arguments);
   if (!session.ok()) return Fail(session.status());
   if (!Show(typename Method::Response(), session->style(), "")) {
-    return Fail(kBadFeature, fmt::format("{} not supported as output format",
-                                         Name(session->style().format)));
+    return Fail(kBadFeature,
+                fmt::format("{} not supported as output format", Name(session->style().format)));
   }
   auto answer = session->Connect()->CallAndWait(method, request, session->call_options());
   if (!answer.ok()) return Fail(kError, Complaint(answer));

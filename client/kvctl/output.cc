@@ -332,7 +332,8 @@ std::string MembersHexJson(const Response& response, const pb::Member* added) {
 // Of a command that changes something: its own words, or the response.
 template <typename Response>
 std::optional<std::string> ShowChange(const Response& response, const Style& style,
-                                      std::string_view simple, std::string (*hex)(const Response&)) {
+                                      std::string_view simple,
+                                      std::string (*hex)(const Response&)) {
   switch (style.format) {
     case Format::kSimple:
       return std::string(simple);

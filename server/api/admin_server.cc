@@ -464,9 +464,16 @@ class AdminServer::Running {
     const ProbeKind kind = serializable != request.query.end() && serializable->second == "true"
                                ? ProbeKind::kHealthSerializable
                                : ProbeKind::kHealth;
-    // Alarms that may be excluded do not exist yet: `exclude` leaves nothing out.
+    const auto excludes = [&request](std::string_view name) {
+      const auto [at, end] = request.query.equal_range("exclude");
+      return std::any_of(at, end, [name](const auto& entry) { return entry.second == name; });
+    };
+    // Alarms can be left out, and nothing else.
     probes()->Ask(
-        kind, [](std::string_view) { return true; },
+        kind,
+        [&excludes](std::string_view name) {
+          return !((name == "NOSPACE" || name == "CORRUPT") && excludes(name));
+        },
         [metrics = metrics_, respond = std::move(respond)](Probes::Answers answers) mutable {
           const auto bad = std::find_if(answers.begin(), answers.end(),
                                         [](const auto& answer) { return !answer.status.ok(); });

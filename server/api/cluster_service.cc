@@ -100,10 +100,9 @@ class MembersCall : public std::enable_shared_from_this<MembersCall> {
     if (members.IsJoint()) return Again();
     absl::StatusOr<raft::MemberChange> change = plan_(members);
     if (!change.ok()) return std::move(done_)(change.status());
-    edge_->replica().ChangeMembers(*std::move(change), until_ - edge_->runtime().Uptime(),
-                                   [self = shared_from_this()](MembersResult result) {
-                                     self->OnChanged(std::move(result));
-                                   });
+    edge_->replica().ChangeMembers(
+        *std::move(change), until_ - edge_->runtime().Uptime(),
+        [self = shared_from_this()](MembersResult result) { self->OnChanged(std::move(result)); });
   }
 
   void OnChanged(MembersResult result) {
@@ -128,8 +127,7 @@ class MembersCall : public std::enable_shared_from_this<MembersCall> {
   Done<raft::Members> done_;
 };
 
-void ChangeMembers(Edge* edge, const Call& call, MembersCall::Plan plan,
-                   Done<raft::Members> done) {
+void ChangeMembers(Edge* edge, const Call& call, MembersCall::Plan plan, Done<raft::Members> done) {
   std::make_shared<MembersCall>(edge, call, std::move(plan), std::move(done))->Begin();
 }
 
@@ -171,10 +169,8 @@ void ClusterService::MemberAdd(const Call& call, MemberAddRequest request,
   const MemberId id = added.id;
   ChangeMembers(
       edge_, call,
-      [added = std::move(added),
-       learners_max = edge_->options().learners_max](const raft::Members& members) {
-        return PlanAdd(members, added, learners_max);
-      },
+      [added = std::move(added), learners_max = edge_->options().learners_max](
+          const raft::Members& members) { return PlanAdd(members, added, learners_max); },
       [edge = edge_, id, done = std::move(done)](absl::StatusOr<raft::Members> members) mutable {
         if (!members.ok()) return std::move(done)(members.status());
         auto response = AnswerWith<MemberAddResponse>(*edge, *members);
@@ -197,11 +193,9 @@ void ClusterService::MemberUpdate(const Call& call, MemberUpdateRequest request,
                                   Done<MemberUpdateResponse> done) {
   ChangeAndList<MemberUpdateResponse>(
       edge_, call,
-      [id = request.id(), urls = std::vector<std::string>(
-                              request.peerurls().begin(),
-                              request.peerurls().end())](const raft::Members& members) {
-        return PlanUpdate(members, id, urls);
-      },
+      [id = request.id(),
+       urls = std::vector<std::string>(request.peerurls().begin(), request.peerurls().end())](
+          const raft::Members& members) { return PlanUpdate(members, id, urls); },
       std::move(done));
 }
 

@@ -154,7 +154,8 @@ void KvService::Put(const Call& call, Received<PutRequest> request,
   }
   if (!status.ok()) return std::move(done)(std::move(status));
   edge_->metrics().CountPut(request.message.key().size() + request.message.value().size());
-  Propose(edge_, call, EncodeCommand(kvd::internal::PUT, std::move(request.bytes)), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::PUT, std::move(request.bytes)),
+          std::move(done));
 }
 
 void KvService::DeleteRange(const Call& call, Received<DeleteRangeRequest> request,
@@ -166,7 +167,8 @@ void KvService::DeleteRange(const Call& call, Received<DeleteRangeRequest> reque
   }
   if (!status.ok()) return std::move(done)(std::move(status));
   edge_->metrics().CountDelete();
-  Propose(edge_, call, EncodeCommand(kvd::internal::DELETE_RANGE, std::move(request.bytes)), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::DELETE_RANGE, std::move(request.bytes)),
+          std::move(done));
 }
 
 void KvService::Txn(const Call& call, Received<TxnRequest> request,
@@ -186,7 +188,8 @@ void KvService::Txn(const Call& call, Received<TxnRequest> request,
   }
   status = CheckEntryBytes(request.bytes.size(), edge_->options().request_bytes_max);
   if (!status.ok()) return std::move(done)(std::move(status));
-  Propose(edge_, call, EncodeCommand(kvd::internal::TXN, std::move(request.bytes)), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::TXN, std::move(request.bytes)),
+          std::move(done));
 }
 
 void KvService::ReadTxn(const Call& call, TxnRequest request, Done<Encoded<TxnResponse>> done) {
@@ -211,7 +214,8 @@ void KvService::Compact(const Call& call, Received<CompactionRequest> request,
       CompactionWait::Begin(edge, revision, *std::move(response), std::move(done));
     };
   }
-  Propose(edge_, call, EncodeCommand(kvd::internal::COMPACT, std::move(request.bytes)), std::move(done));
+  Propose(edge_, call, EncodeCommand(kvd::internal::COMPACT, std::move(request.bytes)),
+          std::move(done));
 }
 
 void KvService::RangeStream(const Call& call, RangeRequest request,

@@ -178,9 +178,8 @@ void MaintenanceService::MoveLeader(const Call& call, MoveLeaderRequest request,
       target, edge_->TimeFor(call), [done = std::move(done)](ReplicaError error) mutable {
         if (error == ReplicaError::kNone) return std::move(done)(MoveLeaderResponse());
         if (error != ReplicaError::kNotAccepted) return std::move(done)(ToStatus(error));
-        std::move(done)(
-            MakeStatus(absl::StatusCode::kUnknown,
-                       "etcdserver: request timed out, leader transfer took too long"));
+        std::move(done)(MakeStatus(absl::StatusCode::kUnknown,
+                                   "etcdserver: request timed out, leader transfer took too long"));
       });
 }
 
@@ -215,8 +214,8 @@ void MaintenanceService::Downgrade(const Call& call, Received<DowngradeRequest> 
       edge_, call,
       EncodeCommand(kvd::internal::DOWNGRADE, request.message.SerializeAsString(),
                     kMaintenanceVersion),
-      [edge = edge_, done = std::move(done)](
-          absl::StatusOr<Encoded<DowngradeResponse>> response) mutable {
+      [edge = edge_,
+       done = std::move(done)](absl::StatusOr<Encoded<DowngradeResponse>> response) mutable {
         if (!response.ok()) return std::move(done)(std::move(response));
         std::move(done)(Answer(*edge));
       });

@@ -108,18 +108,16 @@ absl::StatusOr<raft::MemberChange> PlanAdd(const raft::Members& members, const N
     if (!first && !voters.StartedQuorum()) return ToStatus(Error::kMemberNotEnoughStarted);
   }
   if (IsTaken(shown, 0, added.peer_urls)) return ToStatus(Error::kPeerUrlExists);
-  const auto learners =
-      static_cast<size_t>(std::ranges::count_if(shown, &ShownMember::learner));
+  const auto learners = static_cast<size_t>(std::ranges::count_if(shown, &ShownMember::learner));
   if (added.learner && learners >= learners_max) return ToStatus(Error::kTooManyLearners);
   const MemberRecord record{.name = {},
                             .peer_urls = added.peer_urls,
                             .client_urls = {},
                             .node_uuid = {},
                             .joins_as_voter = !added.learner};
-  return ChangeOf(
-      members,
-      {.id = added.id, .fate = raft::MemberFate::kLearner, .record = Encode(record)},
-      raft::MemberGuard::kAllActive);
+  return ChangeOf(members,
+                  {.id = added.id, .fate = raft::MemberFate::kLearner, .record = Encode(record)},
+                  raft::MemberGuard::kAllActive);
 }
 
 absl::StatusOr<raft::MemberChange> PlanRemove(const raft::Members& members, MemberId id) {
@@ -129,9 +127,9 @@ absl::StatusOr<raft::MemberChange> PlanRemove(const raft::Members& members, Memb
   if (!gone->learner && !CountVoters(shown, id).StartedQuorum()) {
     return ToStatus(Error::kMemberNotEnoughStarted);
   }
-  return ChangeOf(members, {.id = id, .fate = raft::MemberFate::kRemoved, .record = std::nullopt},
-                  members.IsVoter(id) ? raft::MemberGuard::kQuorumActive
-                                      : raft::MemberGuard::kNone);
+  return ChangeOf(
+      members, {.id = id, .fate = raft::MemberFate::kRemoved, .record = std::nullopt},
+      members.IsVoter(id) ? raft::MemberGuard::kQuorumActive : raft::MemberGuard::kNone);
 }
 
 absl::StatusOr<raft::MemberChange> PlanUpdate(const raft::Members& members, MemberId id,
@@ -143,12 +141,12 @@ absl::StatusOr<raft::MemberChange> PlanUpdate(const raft::Members& members, Memb
   ASSIGN_OR_RETURN(peer_urls, CheckPeerUrls(std::move(peer_urls)));
   MemberRecord record = member->record;
   record.peer_urls = std::move(peer_urls);
-  return ChangeOf(members,
-                  {.id = id,
-                   .fate = members.IsVoter(id) ? raft::MemberFate::kVoter
-                                               : raft::MemberFate::kLearner,
-                   .record = Encode(record)},
-                  raft::MemberGuard::kNone);
+  return ChangeOf(
+      members,
+      {.id = id,
+       .fate = members.IsVoter(id) ? raft::MemberFate::kVoter : raft::MemberFate::kLearner,
+       .record = Encode(record)},
+      raft::MemberGuard::kNone);
 }
 
 absl::StatusOr<raft::MemberChange> PlanPromote(const raft::Members& members, MemberId id) {

@@ -22,6 +22,7 @@
 #include "server/api/http2_server.h"
 #include "server/api/kv_service.h"
 #include "server/api/maintenance_service.h"
+#include "server/api/propose.h"
 #include "server/api/reflection_service.h"
 #include "server/api/rpc_service.h"
 #include "server/api/small_kv_service.h"
@@ -109,6 +110,7 @@ class Services::Running {
         readers_(parts.runtime->NewUnorderedLoop("read", options.read_threads)),
         edge_(options, parts, readers_.get()),
         hub_(parts.runtime, parts.machine, readers_.get(), {}),
+        compactor_(options.auto_compaction),
         loop_(parts.runtime->NewLoop("edge")) {}
   ~Running() { Stop(absl::ZeroDuration()); }
 
@@ -301,12 +303,30 @@ class Services::Running {
 
   // On the edge loop: tells health checkers when a leader comes or goes.
   void Beat(int count) {
-    if (count % kRefreshEvery == 0) edge_.Refresh();
+    if (count % kRefreshEvery == 0) {
+      edge_.Refresh();
+      Compact();
+    }
     const bool serving = !draining_ && parts_.replica->leader() != 0;
     if (serving != serving_) health_.SetServing(serving);
     serving_ = serving;
     if (edge_.LeaderLost()) watch_.EndWithoutLeader();
     loop_->PostAfter(kHealthEvery, [this, count] { Beat(count + 1); });
+  }
+
+  // On the edge loop: what --auto-compaction-* asks for. A compaction that fails is made good by
+  // the next one.
+  void Compact() {
+    using Role = AutoCompactor::Role;
+    const Head head = parts_.machine->head();
+    const auto revision = compactor_.Next(parts_.runtime->Uptime(),
+                                          parts_.replica->leading() ? Role::kLeader : Role::kOther,
+                                          head.revision, head.compacted);
+    if (!revision) return;
+    CompactionRequest request;
+    request.set_revision(*revision);
+    parts_.replica->Propose(EncodeCommand(kvd::internal::COMPACT, request.SerializeAsString()),
+                            RequestTimeout(edge_.options()), [](const ProposalResult&) {});
   }
 
   Gauges ReadGauges() const {
@@ -364,6 +384,19 @@ class Services::Running {
           draining_ ? MakeStatus(absl::StatusCode::kUnavailable, "the member is about to stop")
                     : absl::OkStatus());
     });
+    const auto no_alarm = [this](etcdserverpb::AlarmType type, std::string_view text) {
+      return [this, type, text](Probe::Done done) {
+        std::move(done)(parts_.machine->maintenance().Raised(type)
+                            ? MakeStatus(absl::StatusCode::kUnavailable, "{} {}", text,
+                                         etcdserverpb::AlarmType_Name(type))
+                            : absl::OkStatus());
+      };
+    };
+    add(ProbeKind::kReady, "data_corruption", no_alarm(CORRUPT, "alarm activated:"));
+    for (const ProbeKind kind : {ProbeKind::kHealth, ProbeKind::kHealthSerializable}) {
+      add(kind, "NOSPACE", no_alarm(NOSPACE, "ALARM"));
+      add(kind, "CORRUPT", no_alarm(CORRUPT, "ALARM"));
+    }
     add(ProbeKind::kHealth, "health", [this, shared_read](Probe::Done done) {
       if (parts_.replica->leader() == 0) {
         std::move(done)(MakeStatus(absl::StatusCode::kUnavailable, "RAFT NO LEADER"));
@@ -406,6 +439,7 @@ class Services::Running {
   std::unique_ptr<Loop> readers_;
   Edge edge_;
   WatchHub hub_;
+  AutoCompactor compactor_;  // The edge loop's.
   KvService kv_{&edge_};
   SmallKvService small_kv_{&edge_, &kv_};
   MaintenanceService maintenance_{&edge_};

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/api/auto_compactor.h"
 #include "server/api/metrics.h"
 #include "server/api/probes.h"
 #include "server/replica/replica.h"
@@ -34,6 +35,7 @@ struct Options {
   size_t txn_ops_max = 128;                // --max-txn-ops
   int64_t quota_bytes = 0;                 // --quota-backend-bytes; <= 0: until the disk is full.
   size_t learners_max = 1;                 // --max-learners
+  AutoCompaction auto_compaction = {};     // --auto-compaction-*
 
   uint32_t concurrent_streams_max = 1024;                // Of one connection.
   absl::Duration keepalive_min_time = absl::Seconds(5);  // Between a client's pings.

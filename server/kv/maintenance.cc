@@ -70,10 +70,10 @@ Reply DoAlarm(Maintenance& state, const AlarmRequest& request, Revision revision
   bool named = false;
   if (request.action() == AlarmRequest::ACTIVATE && alarm.type != etcdserverpb::NONE) {
     if (!raised && state.alarms.size() >= kAlarmsMax) {
-      return {.status = MakeStatus(absl::StatusCode::kResourceExhausted,
-                                   "{} alarms are raised, which is the limit; disarm some",
-                                   kAlarmsMax),
-              .body = {}};
+      return {
+          .status = MakeStatus(absl::StatusCode::kResourceExhausted,
+                               "{} alarms are raised, which is the limit; disarm some", kAlarmsMax),
+          .body = {}};
     }
     if (!raised) state.alarms.insert(at, alarm);
     named = true;

@@ -38,9 +38,8 @@ raft::ChangeRefusal CheckGuard(const raft::MemberChange& change, MemberId self, 
                                                          : raft::ChangeRefusal::kInactive;
     case raft::MemberGuard::kQuorumActive: {
       // Who does not answer is no loss.
-      const bool none_answers = std::ranges::none_of(members.voters, [&](MemberId id) {
-        return Names(change, id) && active(id);
-      });
+      const bool none_answers = std::ranges::none_of(
+          members.voters, [&](MemberId id) { return Names(change, id) && active(id); });
       if (none_answers) return raft::ChangeRefusal::kNone;
       size_t rest = 0;
       size_t answer = 0;
@@ -52,12 +51,12 @@ raft::ChangeRefusal CheckGuard(const raft::MemberChange& change, MemberId self, 
       return answer > rest / 2 ? raft::ChangeRefusal::kNone : raft::ChangeRefusal::kInactive;
     }
     case raft::MemberGuard::kCaughtUp:
-      return std::ranges::all_of(followers,
-                                 [&](const raft::FollowerStatus& follower) {
-                                   return !Names(change, follower.id) ||
-                                          (follower.active &&
-                                           follower.match >= last_index - last_index / 10);
-                                 })
+      return std::ranges::all_of(
+                 followers,
+                 [&](const raft::FollowerStatus& follower) {
+                   return !Names(change, follower.id) ||
+                          (follower.active && follower.match >= last_index - last_index / 10);
+                 })
                  ? raft::ChangeRefusal::kNone
                  : raft::ChangeRefusal::kNotCaughtUp;
   }

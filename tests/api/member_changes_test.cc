@@ -106,8 +106,9 @@ TEST_CASE("peer URLs are checked and sorted") {
   const auto good = CheckPeerUrls({" http://b:1 ", "https://a:65535", "http://[::1]:2"});
   REQUIRE(good.ok());
   CHECK(*good == std::vector<std::string>{"http://[::1]:2", "http://b:1", "https://a:65535"});
-  for (const char* url : {"", "a:1", "http://a", "http://a:", "http://:1", "http://a:1/", "ftp://a:1",
-                          "http://a:b", "http://a:65536", "http://a@b:1", "http://::1:2"}) {
+  for (const char* url :
+       {"", "a:1", "http://a", "http://a:", "http://:1", "http://a:1/", "ftp://a:1", "http://a:b",
+        "http://a:65536", "http://a@b:1", "http://::1:2"}) {
     CAPTURE(url);
     CHECK_FALSE(CheckPeerUrls({url}).ok());
   }

@@ -454,8 +454,8 @@ TEST_CASE("status tells of alarms and of a downgrade") {
   DowngradeRequest downgrade;
   downgrade.set_action(DowngradeRequest::ENABLE);
   downgrade.set_version("3.6");
-  REQUIRE(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Alarm", alarm.SerializeAsString())
-              .ok());
+  REQUIRE(
+      CallRaw(member.channel(), "/etcdserverpb.Maintenance/Alarm", alarm.SerializeAsString()).ok());
   REQUIRE(CallRaw(member.channel(), "/etcdserverpb.Maintenance/Downgrade",
                   downgrade.SerializeAsString())
               .ok());

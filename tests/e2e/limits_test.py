@@ -1,5 +1,6 @@
 """What clients ask for that they should not: the contract's errors, bounded memory, nobody disturbed."""
 
+import base64
 import contextlib
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import resource
 import socket
 import unittest
+import urllib.error
 import urllib.request
 
 from cluster import Cluster, await_condition, kvctl
@@ -112,6 +114,32 @@ class LimitsTest(unittest.TestCase):
                 print(f"60 readers of 40 MiB that do not read cost {grown >> 20} MiB")
                 self.assertLess(grown, 1 << 30)
             self.assert_serves(cluster, member)
+
+    def test_a_full_quota_stops_writes_everywhere_until_it_is_disarmed(self):
+        with Cluster(3, flags=["--quota-backend-bytes=33554432"]) as cluster:
+            cluster.start()
+            refused = None
+            for number in range(120):
+                value = base64.b64encode(os.urandom(750_000)).decode()  # Files are compressed.
+                put = cluster.kvctl("put", f"bulk/{number}", stdin=value, check=False)
+                if put.returncode != 0:
+                    refused = put
+                    break
+            self.assertIn("etcdserver: mvcc: database space exceeded", refused.stderr)
+            alarms = cluster.kvctl("alarm", "list").stdout
+            self.assertRegex(alarms, r"^(memberID:\d+  alarm:NOSPACE\n)+$")
+            for member in cluster.members:
+                put = cluster.kvctl("put", "small", "x", endpoints=member.endpoint, check=False)
+                self.assertIn("etcdserver: mvcc: database space exceeded", put.stderr)
+                cluster.kvctl("get", "bulk/0", "--keys-only", endpoints=member.endpoint)
+                health = urllib.request.Request(f"http://127.0.0.1:{member.admin_port}/health")
+                with self.assertRaises(urllib.error.HTTPError) as answer:
+                    urllib.request.urlopen(health, timeout=60)
+                self.assertEqual(answer.exception.read().decode(),
+                                 '{"health":"false","reason":"ALARM NOSPACE"}\n')
+            self.assertEqual(cluster.kvctl("del", "bulk/0").stdout, "1\n")
+            self.assertEqual(cluster.kvctl("alarm", "disarm").stdout, alarms)
+            self.assertEqual(cluster.kvctl("alarm", "list").stdout, "")
 
     def test_bytes_that_are_no_protocol_end_only_their_connection(self):
         with Cluster(1) as cluster:

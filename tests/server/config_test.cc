@@ -70,6 +70,11 @@ std::string Show(const Config& config, std::string_view what) {
       {"quota", [&] { return fmt::format("{}", config.quota_backend_bytes); }},
       {"request", [&] { return fmt::format("{}", config.max_request_bytes); }},
       {"ops", [&] { return fmt::format("{}", config.max_txn_ops); }},
+      {"compaction",
+       [&] {
+         const std::string before = absl::FormatDuration(config.compact_before);
+         return fmt::format("{} {}", before == "0" ? "0s" : before, config.compact_revisions);
+       }},
       {"streams", [&] { return fmt::format("{}", config.max_concurrent_streams); }},
       {"ping-min", [&] { return Milliseconds(config.grpc_keepalive_min_time); }},
       {"ping", [&] { return Milliseconds(config.grpc_keepalive_interval); }},
@@ -154,6 +159,14 @@ TEST_CASE("settings come out as they were given") {
       {{"--quota-backend-bytes", "-1"}, {}, "", "quota", "-1"},
       {{"--quota-backend-bytes=-1"}, {}, "", "quota", "-1"},
       {{"--max-txn-ops=1024"}, {}, "", "ops", "1024"},
+      {{}, {}, "", "compaction", "0s 0"},
+      {{"--auto-compaction-retention=8"}, {}, "", "compaction", "8h 0"},
+      {{"--auto-compaction-retention=90m"}, {}, "", "compaction", "1h30m 0"},
+      {{"--auto-compaction-mode=revision", "--auto-compaction-retention=1000"},
+       {},
+       "",
+       "compaction",
+       "0s 1000"},
       {{"--grpc-keepalive-interval=90s"}, {}, "", "ping", "90000"},
       {{"--grpc-keepalive-timeout=1m30s"}, {}, "", "ping-timeout", "90000"},
       {{"--watch-progress-notify-interval=5s"}, {}, "", "watch-progress", "5000"},
@@ -205,11 +218,10 @@ TEST_CASE("settings come out as they were given") {
        "--unsafe-no-fsync is accepted: it has no meaning here: what was acknowledged is always "
        "synced"},
       {{},
-       {{"KVD_AUTO_COMPACTION_RETENTION", "1h"}},
+       {{"KVD_BCRYPT_COST", "10"}},
        "",
        "warnings",
-       "KVD_AUTO_COMPACTION_RETENTION is accepted: it has no effect yet; it arrives with the "
-       "complete API"},
+       "KVD_BCRYPT_COST is accepted: it has no effect yet; it arrives with users and roles"},
       {{"--client-cert-auth=false", "--cert-file=", "--force-new-cluster=false"},
        {},
        "",
@@ -314,6 +326,17 @@ TEST_CASE("what is wrong is named, with the limit and the next step") {
        "",
        "--max-txn-ops=\"0\": must be a whole number from 1 to 1000000; correct it, or leave it out "
        "for the default (128)"},
+      {{"--auto-compaction-mode=revision", "--auto-compaction-retention=1h"},
+       {},
+       "",
+       "--auto-compaction-retention=1h with --auto-compaction-mode=revision must be a whole number "
+       "of revisions from 0 to 9223372036854775807"},
+      {{"--auto-compaction-mode=sometimes"},
+       {},
+       "",
+       "--auto-compaction-mode=\"sometimes\": must be periodic or revision; correct it, or leave "
+       "it "
+       "out for the default (periodic)"},
       {{"--max-concurrent-streams=-1"},
        {},
        "",

@@ -70,6 +70,7 @@ Node::~Node() {
   if (driver_) driver_->Close();
   door_->Close();
   loop_->Stop();
+  state_check_.reset();
   claim_.reset();
   driver_.reset();
   replica_.reset();
@@ -415,6 +416,16 @@ absl::Status Node::OpenMember() {
                                        std::move(found));
   replica_->Start();
   ServeClaims();
+  state_check_ = std::make_unique<StateCheck>(
+      StateCheck::Parts{.runtime = &runtime_,
+                        .network = &network_,
+                        .replica = replica_.get(),
+                        .machine = machine_.get(),
+                        .loop = loop_.get(),
+                        .work = work_loop_.get(),
+                        .log = [this](std::string_view line) { Log(LineLevel::kWarn, line); }},
+      config_.state_check_interval);
+  state_check_->Start();
   WatchLater();
   return absl::OkStatus();
 }
@@ -477,7 +488,6 @@ void Node::Publish(const raft::Members& members) {
 void Node::GiveVote(const raft::Members& members) {
   std::optional<raft::MemberChange> change = cluster::NextVoter(members);
   if (!change) return;
-  MARK("node.added_voter_gets_its_vote");
   const MemberId id = change->targets.front().id;
   Change(*std::move(change), fmt::format("giving an added voter its vote: member={:x}", id));
 }
@@ -500,32 +510,33 @@ void Node::Change(raft::MemberChange change, std::string_view what) {
 }
 
 void Node::ServeClaims() {
-  network_.Handle(cluster::kClaimCall, [this, door = door_](std::string request,
-                                                            absl::Duration deadline,
-                                                            Network::Answer answer) {
-    // A task that is dropped with the loop answers, too.
-    ClaimCaller caller(std::move(answer),
-                       MakeStatus(absl::StatusCode::kUnavailable, "the member is stopping"));
-    door->Post([this, door, deadline, request = std::move(request),
-                caller = std::move(caller)]() mutable {
-      loop_->AssertCurrent();
-      absl::StatusOr<cluster::Claim> claim = cluster::DecodeClaim(request);
-      if (stopping_) return;
-      if (!claim.ok()) return caller.Answer(claim.status());
-      // What was added and acknowledged anywhere must be seen.
-      replica_->Read(deadline, [this, door, deadline, claim = *std::move(claim),
-                                caller = std::move(caller)](ReadResult read) mutable {
-        if (read.error != ReplicaError::kNone) {
-          return caller.Answer(
-              MakeStatus(absl::StatusCode::kUnavailable, "{}", Describe(read.error)));
-        }
-        door->Post([this, deadline, claim = std::move(claim), caller = std::move(caller)]() mutable {
+  network_.Handle(
+      cluster::kClaimCall,
+      [this, door = door_](std::string request, absl::Duration deadline, Network::Answer answer) {
+        // A task that is dropped with the loop answers, too.
+        ClaimCaller caller(std::move(answer),
+                           MakeStatus(absl::StatusCode::kUnavailable, "the member is stopping"));
+        door->Post([this, door, deadline, request = std::move(request),
+                    caller = std::move(caller)]() mutable {
           loop_->AssertCurrent();
-          OnClaim(claim, deadline, std::move(caller));
+          absl::StatusOr<cluster::Claim> claim = cluster::DecodeClaim(request);
+          if (stopping_) return;
+          if (!claim.ok()) return caller.Answer(claim.status());
+          // What was added and acknowledged anywhere must be seen.
+          replica_->Read(deadline, [this, door, deadline, claim = *std::move(claim),
+                                    caller = std::move(caller)](ReadResult read) mutable {
+            if (read.error != ReplicaError::kNone) {
+              return caller.Answer(
+                  MakeStatus(absl::StatusCode::kUnavailable, "{}", Describe(read.error)));
+            }
+            door->Post(
+                [this, deadline, claim = std::move(claim), caller = std::move(caller)]() mutable {
+                  loop_->AssertCurrent();
+                  OnClaim(claim, deadline, std::move(caller));
+                });
+          });
         });
       });
-    });
-  });
 }
 
 void Node::OnClaim(const cluster::Claim& claim, absl::Duration deadline, ClaimCaller caller) {
@@ -541,7 +552,6 @@ void Node::OnClaim(const cluster::Claim& claim, absl::Duration deadline, ClaimCa
                                .member_id = decision.member_id,
                                .members = std::move(members)};
   if (!decision.change) return caller.Answer(cluster::EncodeClaimAnswer(granted));
-  MARK("node.record_is_claimed");
   Log(LineLevel::kInfo, fmt::format("a disk claims the record of member {:x}: name={} uuid={}",
                                     granted.member_id, claim.name, claim.node_uuid));
   replica_->ChangeMembers(

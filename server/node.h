@@ -31,6 +31,7 @@
 #include "server/replica/door.h"
 #include "server/replica/replica.h"
 #include "server/replica/runtime.h"
+#include "server/state_check.h"
 
 namespace rocksdb {
 class Env;
@@ -58,6 +59,8 @@ struct NodeConfig {
   size_t memtable_bytes = size_t{32} << 20;
   size_t block_cache_bytes = size_t{48} << 20;
   size_t record_cache_bytes = size_t{64} << 20;
+
+  absl::Duration state_check_interval = absl::Minutes(1);
 
   OpenDatabase open_database;  // RocksDB under the node's Env when empty.
   // Asked once the directory is locked and says who this is, before anybody is spoken to: the place
@@ -145,6 +148,7 @@ class Node {
   std::unique_ptr<Loop> work_loop_;  // Outlives the machine, which posts to it.
   std::unique_ptr<KvMachine> machine_;
   std::unique_ptr<Replica> replica_;
+  std::unique_ptr<StateCheck> state_check_;
   std::unique_ptr<cluster::ClaimDriver> claim_;
   std::unique_ptr<cluster::FoundingDriver> driver_;
   std::unique_ptr<Loop> loop_;

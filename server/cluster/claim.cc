@@ -108,10 +108,10 @@ ClaimDecision Decide(const raft::Members& members, const Claim& claim) {
     record->name = claim.name;
     record->client_urls = claim.client_urls;
     raft::MemberChange change;
-    change.targets.push_back({.id = id,
-                              .fate = members.IsLearner(id) ? raft::MemberFate::kLearner
-                                                            : raft::MemberFate::kVoter,
-                              .record = Encode(*record)});
+    change.targets.push_back(
+        {.id = id,
+         .fate = members.IsLearner(id) ? raft::MemberFate::kLearner : raft::MemberFate::kVoter,
+         .record = Encode(*record)});
     change.from = members;
     return {.refusal = {}, .member_id = id, .change = std::move(change)};
   }

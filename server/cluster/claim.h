@@ -1,6 +1,6 @@
 // How a blank disk becomes a member of a cluster that runs: it claims the record that a client
-// added for it, by its peer URLs. The disk's uuid is bound to the record through the log, once; from
-// then on no other disk can have it.
+// added for it, by its peer URLs. The disk's uuid is bound to the record through the log, once;
+// from then on no other disk can have it.
 //
 // Pure functions: what is said as bytes, and what a member answers. The node carries it out.
 #pragma once

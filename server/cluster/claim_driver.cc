@@ -40,9 +40,10 @@ void ClaimDriver::Start(Done done) {
         "one member that runs"));
     return;
   }
-  parts_.log(fmt::format("asking the cluster for the record that was added for this member: "
-                         "peer-urls={} members={}",
-                         fmt::join(claim_.peer_urls, ","), fmt::join(urls_, ",")));
+  parts_.log(
+      fmt::format("asking the cluster for the record that was added for this member: "
+                  "peer-urls={} members={}",
+                  fmt::join(claim_.peer_urls, ","), fmt::join(urls_, ",")));
   Ask();
 }
 

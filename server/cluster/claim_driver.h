@@ -1,7 +1,8 @@
-// Carries a claim (claim.h) to the members that run, one after the other, until one of them answers.
+// Carries a claim (claim.h) to the members that run, one after the other, until one of them
+// answers.
 //
-// Lives on the node's loop. `done` is called once: with the grant, or with the sentence of a refusal
-// that is final. Who cannot be reached, or cannot decide now, is asked again.
+// Lives on the node's loop. `done` is called once: with the grant, or with the sentence of a
+// refusal that is final. Who cannot be reached, or cannot decide now, is asked again.
 #pragma once
 
 #include <cstddef>

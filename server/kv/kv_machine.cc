@@ -262,8 +262,8 @@ absl::StatusOr<std::unique_ptr<KvMachine>> KvMachine::Open(KvMachineOptions opti
   ASSIGN_OR_RETURN(std::shared_ptr<Mvcc> store,
                    Mvcc::Open(std::move(database), {.cache_bytes = options.record_cache_bytes}));
   ASSIGN_OR_RETURN(Notes notes, Remember(store->Latest()));
-  return std::unique_ptr<KvMachine>(new KvMachine(std::move(options), std::move(directory),
-                                                  std::move(store), std::move(notes)));
+  return std::unique_ptr<KvMachine>(
+      new KvMachine(std::move(options), std::move(directory), std::move(store), std::move(notes)));
 }
 
 KvMachine::KvMachine(KvMachineOptions options, StateDirectory directory,
@@ -511,7 +511,7 @@ absl::StatusOr<etcdserverpb::TxnResponse> KvMachine::ReadTxn(
 }
 
 absl::StatusOr<etcdserverpb::HashKVResponse> KvMachine::HashKv(Revision revision) const {
-  ASSIGN_OR_RETURN(const View view, store()->At(revision));
+  ASSIGN_OR_RETURN(const View view, At(revision));
   etcdserverpb::HashKVResponse response;
   ASSIGN_OR_RETURN(const uint32_t hash, view.Hash());
   response.set_hash(hash);
@@ -540,5 +540,6 @@ Maintenance KvMachine::maintenance() const {
 uint64_t KvMachine::SizeOnDisk() const { return store()->SizeOnDisk(); }
 uint64_t KvMachine::UnflushedBytes() const { return store()->UnflushedBytes(); }
 View KvMachine::Latest() const { return store()->Latest(); }
+absl::StatusOr<View> KvMachine::At(Revision revision) const { return store()->At(revision); }
 
 }  // namespace kv

@@ -97,8 +97,9 @@ class KvMachine : public Machine {
   Maintenance maintenance() const;  // Alarms and downgrade, as of applied().
   uint64_t SizeOnDisk() const;      // Bytes of the state's files.
   uint64_t UnflushedBytes() const;  // Bytes of it that only memory holds.
-  // A consistent read for those who walk by themselves.
+  // A consistent read for those who walk by themselves; it may outlive the machine for a while.
   View Latest() const;
+  absl::StatusOr<View> At(Revision revision) const;  // 0: at the current one.
 
   // From now on `follower` hears of what is applied; null: nobody. What is being applied meanwhile
   // may still reach the one before.

@@ -15,6 +15,8 @@
 #include "proto/etcd/rpc.pb.h"
 #include "proto/internal/command.pb.h"
 #include "server/replica/forward.h"
+#include "storage/database.h"
+#include "storage/keys.h"
 #include "storage/status.h"
 #include "tests/server/hub_network.h"
 
@@ -537,6 +539,93 @@ TEST_CASE("a removed member ends with a sentence and does not start again") {
   nodes.Crash(gone);
   nodes.Start(gone);
   CHECK(Contains(nodes.Refusal(gone), "was removed from its cluster and cannot come back"));
+}
+
+// The newest value of some key, changed where nobody but the disk does it.
+void RotOneValue(const std::string& member_dir) {
+  std::string state;
+  for (const auto& entry : fs::directory_iterator(member_dir)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("state-")) state = entry.path().string();
+  }
+  DatabaseOptions options;
+  options.write_ahead_log = false;
+  auto database = OpenRocksDatabase(rocksdb::Env::Default(), state, options);
+  REQUIRE(database.ok());
+  const KeyRange all = KeyRange::Everything();
+  const auto cursor = (*database)->View()->NewCursor(CurrentLower(all), CurrentUpper(all));
+  cursor->Seek(CurrentLower(all));
+  REQUIRE(cursor->Valid());
+  std::string value(cursor->value());
+  value.back() = static_cast<char>(value.back() ^ 1);
+  WriteSet writes;
+  writes.Put(cursor->key(), value);
+  REQUIRE((*database)->Write(writes, Sync::kNo).ok());
+  REQUIRE((*database)->Flush().ok());
+}
+
+// The hub carries no handshakes, by which members learn what all of them can run.
+void RaiseClusterVersion(Nodes& nodes) {
+  kvd::internal::ClusterVersion version;
+  version.set_version(kMachineVersion);
+  kvd::internal::Command command;
+  command.set_kind(kvd::internal::CLUSTER_VERSION);
+  command.set_min_version(1);
+  command.set_body(version.SerializeAsString());
+  std::optional<ProposalResult> result;
+  nodes.node("a").replica().Propose(command.SerializeAsString(), absl::Seconds(10),
+                                    [&](ProposalResult answer) { result = std::move(answer); });
+  REQUIRE(nodes.runtime().RunUntil([&] { return result.has_value(); }));
+  REQUIRE(nodes.node("a").machine().cluster_version() == kMachineVersion);
+}
+
+TEST_CASE("members that hold different keys raise CORRUPT for the one that is alone") {
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  RaiseClusterVersion(nodes);
+  nodes.Put("a", "k", "v");
+  REQUIRE(nodes.Get("b", "k") == "v");
+  REQUIRE(nodes.node("b").machine().Flush().ok());
+  const MemberId rotten = nodes.node("b").identity().member_id;
+  nodes.Crash("b");
+  RotOneValue(nodes.DataDir("b") + "/member");
+  nodes.Start("b");
+  const auto alarms = [&] { return nodes.node("a").machine().maintenance().alarms; };
+  REQUIRE(nodes.runtime().RunUntil([&] { return !alarms().empty(); }, absl::Minutes(5)));
+  REQUIRE(alarms().size() == 1);
+  CHECK(alarms()[0] == RaisedAlarm{.type = etcdserverpb::CORRUPT, .member = rotten});
+  std::optional<ProposalResult> refused;
+  nodes.node("a").replica().Propose(PutCommand("k", "w"), absl::Seconds(10),
+                                    [&](ProposalResult result) { refused = std::move(result); });
+  REQUIRE(nodes.runtime().RunUntil([&] { return refused.has_value(); }));
+  CHECK(Message(refused->reply.status) == "etcdserver: corrupt cluster");
+}
+
+TEST_CASE("members that hold the same raise nothing") {
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  RaiseClusterVersion(nodes);
+  nodes.Put("a", "k", "v");
+  const absl::Duration begun = nodes.runtime().Uptime();
+  nodes.runtime().RunUntil([&] { return nodes.runtime().Uptime() - begun > absl::Minutes(4); },
+                           absl::Minutes(5));
+  CHECK(nodes.node("a").machine().maintenance().alarms.empty());
+}
+
+TEST_CASE("most decide who differs, the leader where there is no majority") {
+  const auto hash = [](uint32_t value) {
+    return StateHash{.revision = 5, .compacted = 1, .hash = value};
+  };
+  CHECK(Differing(1, {{1, hash(7)}, {2, hash(7)}, {3, hash(7)}}).empty());
+  CHECK(Differing(1, {{1, hash(7)}, {2, hash(8)}, {3, hash(7)}}) == std::vector<MemberId>{2});
+  CHECK(Differing(1, {{1, hash(7)}, {2, hash(8)}, {3, hash(8)}}) == std::vector<MemberId>{1});
+  CHECK(Differing(1, {{1, hash(7)}, {2, hash(8)}}) == std::vector<MemberId>{2});
+  CHECK(Differing(2, {{1, hash(7)}, {2, hash(8)}}) == std::vector<MemberId>{1});
+  // Who compacted elsewhere, or stands elsewhere, says nothing.
+  CHECK(Differing(1, {{1, hash(7)}, {2, {.revision = 5, .compacted = 2, .hash = 8}}}).empty());
+  CHECK(Differing(1, {{1, hash(7)}, {2, {.revision = 4, .compacted = 1, .hash = 8}}}).empty());
 }
 
 }  // namespace

@@ -30,7 +30,8 @@ Batch::Batch(Mvcc& store)
         return store.data_;
       }()),
       base_revision_(store.head().revision),
-      head_(store.head()) {}
+      head_(store.head()),
+      lease_count_(store.lease_count()) {}
 
 KeyRecordPtr Batch::ReadBase(std::string_view key) const {
   absl::StatusOr<std::optional<std::string>> bytes = store_.database_->Get(CurrentKey(key));
@@ -138,6 +139,7 @@ void Batch::Delete(PendingKeys::value_type& key) {
 void Batch::Write(PendingKeys::value_type& key, std::shared_ptr<KeyRecord> record) {
   std::vector<KeyRecordPtr>& versions = key.second.versions;
   const KeyRecordPtr old = NewestOf(key.second);
+  if (record->lease != 0) attached_[record->lease].push_back(&key);
   head_.keys += (record->tombstone ? 0 : 1) - (old == nullptr ? 0 : 1);
   const bool again = !versions.empty() && versions.back()->mod == record->mod;
   if (again) {
@@ -156,6 +158,47 @@ void Batch::Write(PendingKeys::value_type& key, std::shared_ptr<KeyRecord> recor
                       .is_live = !record->tombstone,
                       .previous = old == nullptr ? 0 : old->mod});
   versions.push_back(std::move(record));
+}
+
+std::optional<Lease> Batch::FindLease(int64_t id) const {
+  const auto at = leases_.find(id);
+  return at != leases_.end() ? at->second : store_.FindLease(id);
+}
+
+void Batch::SetLease(const Lease& lease) {
+  if (!FindLease(lease.id)) ++lease_count_;
+  leases_.insert_or_assign(lease.id, lease);
+}
+
+void Batch::EraseLease(int64_t id) {
+  if (FindLease(id)) --lease_count_;
+  leases_.insert_or_assign(id, std::nullopt);
+}
+
+std::vector<std::string> Batch::Attached(int64_t lease) const {
+  std::vector<std::string> keys;
+  const auto add_pending = [&keys, lease](const PendingKeys::value_type& key) {
+    const KeyRecordPtr newest = NewestOf(key.second);
+    if (newest != nullptr && newest->lease == lease) keys.push_back(key.first);
+  };
+  // Bounded on both sides, so that it does not pass over rows of other leases deleted lately.
+  const std::string lower = AttachedLower(lease);
+  const std::unique_ptr<Cursor> rows = base_->NewCursor(lower, AttachedUpper(lease));
+  for (rows->Seek(lower); rows->Valid(); rows->Next()) {
+    const std::string_view key = KeyOfAttached(rows->key());
+    if (const auto at = pending_.find(key); at != pending_.end()) {
+      add_pending(*at);
+    } else {
+      keys.emplace_back(key);
+    }
+  }
+  KV_CHECK(rows->status().ok(), Describe(rows->status()));
+  if (const auto at = attached_.find(lease); at != attached_.end()) {
+    for (const PendingKeys::value_type* key : at->second) add_pending(*key);
+  }
+  std::ranges::sort(keys);
+  keys.erase(std::ranges::unique(keys).begin(), keys.end());
+  return keys;
 }
 
 void Batch::SetNote(std::string_view name, std::string value) {
@@ -216,6 +259,21 @@ WriteSet Batch::Writes() const {
       writes.Put(row, bytes);
     } else if (pending.base != nullptr) {
       writes.Delete(row);
+    }
+  }
+  for (const auto& [key, pending] : pending_) {
+    if (pending.versions.empty()) continue;
+    const int64_t before = pending.base != nullptr ? pending.base->lease : 0;
+    const int64_t after = pending.versions.back()->lease;  // A tombstone has none.
+    if (before == after) continue;
+    if (before != 0) writes.Delete(AttachedKey(before, key));
+    if (after != 0) writes.Put(AttachedKey(after, key), {});
+  }
+  for (const auto& [id, lease] : leases_) {
+    if (lease) {
+      writes.Put(LeaseKey(id), EncodeLease(*lease));
+    } else {
+      writes.Delete(LeaseKey(id));
     }
   }
   for (const Change& change : changes_) {

@@ -76,6 +76,25 @@ KeyRecordPtr CopyKeyRecord(const RecordView& view) {
   return record;
 }
 
+std::string EncodeLease(const Lease& lease) {
+  std::string out;
+  PutVarint(out, static_cast<uint64_t>(lease.ttl));
+  PutVarint(out, static_cast<uint64_t>(lease.remaining));
+  PutVarint(out, lease.granted);
+  return out;
+}
+
+std::optional<Lease> DecodeLease(int64_t id, std::string_view bytes) {
+  Lease lease{.id = id};
+  int64_t granted = 0;
+  if (!TakeVarint(bytes, lease.ttl) || !TakeVarint(bytes, lease.remaining) ||
+      !TakeVarint(bytes, granted)) {
+    return std::nullopt;
+  }
+  lease.granted = static_cast<uint64_t>(granted);
+  return lease;
+}
+
 void AppendHistoryRow(std::string& out, const HistoryRow& row) {
   out.push_back(static_cast<char>((row.was_live ? kWasLive : 0) | (row.is_live ? kIsLive : 0)));
   PutVarint(out, static_cast<uint64_t>(row.previous));

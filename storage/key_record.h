@@ -45,6 +45,17 @@ struct HistoryRow {
   Revision previous = 0;  // Modification revision of the version replaced; 0 unless was_live.
   std::string_view key;
 };
+// A lease: while it lives, so may the keys that are attached to it.
+struct Lease {
+  int64_t id = 0;
+  int64_t ttl = 0;        // Granted, in seconds.
+  int64_t remaining = 0;  // Of that at the latest checkpoint, in seconds; 0: all of it.
+  uint64_t granted = 0;   // Index of the entry that granted it: no two leases of one id share it.
+  friend bool operator==(const Lease&, const Lease&) = default;
+};
+std::string EncodeLease(const Lease& lease);  // Without the id.
+std::optional<Lease> DecodeLease(int64_t id, std::string_view bytes);
+
 void AppendHistoryRow(std::string& out, const HistoryRow& row);
 std::optional<HistoryRow> DecodeHistoryRow(std::string_view bytes);
 

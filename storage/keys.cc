@@ -8,6 +8,8 @@ constexpr char kVersionTable = 'v';
 constexpr char kHistoryTable = 'h';
 constexpr char kNoteTable = 'm';
 constexpr char kRunTable = 'n';
+constexpr char kLeaseTable = 'l';
+constexpr char kAttachedTable = 'a';
 
 // A key inside the version table is followed by its revision, so it must say where it ends without
 // disturbing the order: a zero byte becomes 00 ff, and 00 01 ends the key.
@@ -112,6 +114,19 @@ std::string RunKey(std::string_view first) {
   return out;
 }
 
+std::string LeaseKey(int64_t lease) {
+  std::string out = TablePrefix(kLeaseTable, 8);
+  AppendBigEndian(out, static_cast<uint64_t>(lease), 8);
+  return out;
+}
+
+std::string AttachedKey(int64_t lease, std::string_view key) {
+  std::string out = TablePrefix(kAttachedTable, 8 + key.size());
+  AppendBigEndian(out, static_cast<uint64_t>(lease), 8);
+  out.append(key);
+  return out;
+}
+
 std::string CurrentLower(const KeyRange& range) { return CurrentKey(range.first); }
 std::string CurrentUpper(const KeyRange& range) {
   return range.unbounded() ? AfterTable(kCurrentTable) : CurrentKey(range.end);
@@ -141,6 +156,15 @@ std::string HistoryUpper(Revision last) { return HistoryKey(last + 1, 0); }
 std::string RunLower() { return RunKey({}); }
 std::string RunUpper() { return AfterTable(kRunTable); }
 
+std::string LeaseLower() { return std::string(1, kLeaseTable); }
+std::string LeaseUpper() { return AfterTable(kLeaseTable); }
+std::string AttachedLower(int64_t lease) { return AttachedKey(lease, {}); }
+std::string AttachedUpper(int64_t lease) {
+  // The last id as the table orders them has nothing behind it.
+  return lease == -1 ? AfterTable(kAttachedTable)
+                     : AttachedKey(static_cast<int64_t>(static_cast<uint64_t>(lease) + 1), {});
+}
+
 std::string_view KeyOfCurrent(std::string_view bytes) { return bytes.substr(1); }
 
 std::optional<VersionOf> ParseVersionKey(std::string_view bytes) {
@@ -165,5 +189,12 @@ std::optional<HistoryOf> ParseHistoryKey(std::string_view bytes) {
   return HistoryOf{.revision = static_cast<Revision>(ReadBigEndian(bytes.substr(1, 8))),
                    .sub = static_cast<uint32_t>(ReadBigEndian(bytes.substr(9, 4)))};
 }
+
+std::optional<int64_t> ParseLeaseKey(std::string_view bytes) {
+  if (bytes.size() != 9 || bytes.front() != kLeaseTable) return std::nullopt;
+  return static_cast<int64_t>(ReadBigEndian(bytes.substr(1)));
+}
+
+std::string_view KeyOfAttached(std::string_view bytes) { return bytes.substr(9); }
 
 }  // namespace kv

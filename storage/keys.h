@@ -4,7 +4,9 @@
 //     k <key>            the current record of a live key
 //     v <key> <~rev>     a superseded version or a tombstone, newest first
 //     h <rev> <sub>      what changed at a revision, in order
-//     l u r              leases, users, roles (reserved)
+//     l <lease>          a lease
+//     a <lease> <key>    a live key that is attached to a lease
+//     u r                users, roles (reserved)
 //     m <name>           notes: applied position, members, compaction, format
 //     n <key>            a run of live keys that begins here, and how many it holds
 //
@@ -48,6 +50,8 @@ std::string VersionKey(std::string_view key, Revision revision);
 std::string HistoryKey(Revision revision, uint32_t sub);
 std::string NoteKey(std::string_view name);
 std::string RunKey(std::string_view first);
+std::string LeaseKey(int64_t lease);
+std::string AttachedKey(int64_t lease, std::string_view key);
 
 // Bounds of tables and of ranges within them; lower included, upper excluded.
 std::string CurrentLower(const KeyRange& range);
@@ -59,6 +63,10 @@ std::string HistoryLower(Revision first);
 std::string HistoryUpper(Revision last);  // `last` included.
 std::string RunLower();
 std::string RunUpper();
+std::string LeaseLower();
+std::string LeaseUpper();
+std::string AttachedLower(int64_t lease);
+std::string AttachedUpper(int64_t lease);
 
 // The inverse. Nothing (or false): these bytes are not a key of the table.
 std::string_view KeyOfCurrent(std::string_view bytes);
@@ -72,5 +80,7 @@ struct HistoryOf {
   uint32_t sub = 0;
 };
 std::optional<HistoryOf> ParseHistoryKey(std::string_view bytes);
+std::optional<int64_t> ParseLeaseKey(std::string_view bytes);
+std::string_view KeyOfAttached(std::string_view bytes);
 
 }  // namespace kv

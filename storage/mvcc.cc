@@ -124,6 +124,7 @@ absl::StatusOr<std::shared_ptr<Mvcc>> Mvcc::Open(std::shared_ptr<Database> datab
   ASSIGN_OR_RETURN(found.compaction, DecodeCompaction(*compaction));
   ASSIGN_OR_RETURN(const bool loaded, LoadCounts(found));
   if (!loaded) RETURN_IF_ERROR(RebuildCounts(found));
+  RETURN_IF_ERROR(LoadLeases(found));
 
   // No make_shared: the constructor is private.
   std::shared_ptr<Mvcc> store(new Mvcc(std::move(database), options, std::move(found)));
@@ -139,6 +140,7 @@ Mvcc::Mvcc(std::shared_ptr<Database> database, const MvccOptions& options, Found
       data_(std::move(found.data)),
       head_(found.head),
       counts_(std::move(found.counts)),
+      leases_(std::move(found.leases)),
       compaction_(found.compaction),
       revision_(found.head.revision) {}
 
@@ -188,6 +190,38 @@ absl::Status Mvcc::RebuildCounts(Found& found) {
   }
   found.counts = std::move(counts);
   return absl::OkStatus();
+}
+
+absl::Status Mvcc::LoadLeases(Found& found) {
+  const std::unique_ptr<Cursor> rows = found.data->NewCursor(LeaseLower(), LeaseUpper());
+  for (rows->Seek(LeaseLower()); rows->Valid(); rows->Next()) {
+    const std::optional<int64_t> id = ParseLeaseKey(rows->key());
+    std::optional<Lease> lease;
+    if (id) lease = DecodeLease(*id, rows->value());
+    if (!lease) return Unusable("holds a malformed lease");
+    found.leases.emplace(*id, *lease);
+  }
+  return rows->status();
+}
+
+std::optional<Lease> Mvcc::FindLease(int64_t id) const {
+  const MutexLock lock(state_mutex_);
+  const auto at = leases_.find(id);
+  if (at == leases_.end()) return std::nullopt;
+  return at->second;
+}
+
+std::vector<Lease> Mvcc::Leases() const {
+  std::vector<Lease> leases;
+  const MutexLock lock(state_mutex_);
+  leases.reserve(leases_.size());
+  for (const auto& [id, lease] : leases_) leases.push_back(lease);
+  return leases;
+}
+
+size_t Mvcc::lease_count() const {
+  const MutexLock lock(state_mutex_);
+  return leases_.size();
 }
 
 Head Mvcc::head() const {
@@ -291,6 +325,13 @@ void Mvcc::Publish(const Batch& batch) {
     if (delta != 0) KV_CHECK(counts_.Add(key, delta), "a run of live keys counts below zero");
   }
   KV_CHECK(counts_.keys() == head_.keys, "the counts of live keys have gone astray");
+  for (const auto& [id, lease] : batch.leases_) {
+    if (lease) {
+      leases_.insert_or_assign(id, *lease);
+    } else {
+      leases_.erase(id);
+    }
+  }
   revision_.store(head_.revision, std::memory_order_release);
 }
 

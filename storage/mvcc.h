@@ -135,6 +135,11 @@ class View {
   Walk NewWalk(const KeyRange& range, Direction direction) const;
   absl::StatusOr<int64_t> Count(const KeyRange& range) const;
 
+  // The live keys that are attached to a lease, in order; nothing if they take more than
+  // `bytes_max`. Of the moment when the view was made.
+  absl::StatusOr<std::optional<std::vector<std::string>>> Attached(int64_t lease,
+                                                                   uint64_t bytes_max) const;
+
   // What a command left under this name (Batch::SetNote), when the view was made.
   absl::StatusOr<std::optional<std::string>> Note(std::string_view name) const;
 
@@ -192,6 +197,13 @@ class Batch {
   };
   // In the order of the keys, which is the order of its events.
   std::vector<Deleted> DeleteRange(const KeyRange& range);
+  // Leases. What a put or a deletion makes of a key moves, attaches or detaches it by itself.
+  std::optional<Lease> FindLease(int64_t id) const;
+  size_t leases() const { return lease_count_; }
+  void SetLease(const Lease& lease);
+  void EraseLease(int64_t id);
+  std::vector<std::string> Attached(int64_t lease) const;  // Live, in order, at reading().
+
   void SetCompacted(Revision revision) { head_.compacted = revision; }
   void SetNote(std::string_view name, std::string value);
   // Ends the command: one revision if it changed anything.
@@ -225,6 +237,10 @@ class Batch {
   PendingKeys pending_;
   std::vector<Change> changes_;
   std::map<std::string, std::string, std::less<>> notes_;
+  std::map<int64_t, std::optional<Lease>> leases_;  // Set, or erased, by this run.
+  size_t lease_count_ = 0;
+  // What versions of this run attached, if it is still so.
+  std::map<int64_t, std::vector<const PendingKeys::value_type*>> attached_;
 };
 
 struct MvccOptions {
@@ -254,6 +270,9 @@ class Mvcc : public std::enable_shared_from_this<Mvcc> {
     Revision revision = 0;  // That this is the state of.
   };
   absl::StatusOr<Current> GetCurrent(std::string_view key) const;
+  std::optional<Lease> FindLease(int64_t id) const;
+  std::vector<Lease> Leases() const;  // By id.
+  size_t lease_count() const;
 
   absl::StatusOr<Head> DurableHead() const;  // What a power loss now would leave.
   absl::Status Flush();                      // Everything committed before survives a power loss.
@@ -290,10 +309,12 @@ class Mvcc : public std::enable_shared_from_this<Mvcc> {
     Head head;
     Compaction compaction;
     Counts counts;
+    std::map<int64_t, Lease> leases;
   };
   Mvcc(std::shared_ptr<Database> database, const MvccOptions& options, Found found);
   static absl::StatusOr<bool> LoadCounts(Found& found);
   static absl::Status RebuildCounts(Found& found);
+  static absl::Status LoadLeases(Found& found);
   void Publish(const Batch& batch);
   absl::Status SplitOversized() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
   absl::Status PersistCounts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
@@ -306,11 +327,12 @@ class Mvcc : public std::enable_shared_from_this<Mvcc> {
   Mutex write_mutex_;
   size_t changes_since_persisted_ ABSL_GUARDED_BY(write_mutex_) = 0;
 
-  // What readers take at once. Invariant: data_, head_ and counts_ are of one revision.
+  // What readers take at once. Invariant: data_, head_, counts_ and leases_ are of one position.
   mutable Mutex state_mutex_;
   std::shared_ptr<const DatabaseView> data_ ABSL_GUARDED_BY(state_mutex_);
   Head head_ ABSL_GUARDED_BY(state_mutex_);
   Counts counts_ ABSL_GUARDED_BY(state_mutex_);
+  std::map<int64_t, Lease> leases_ ABSL_GUARDED_BY(state_mutex_);
   Compaction compaction_ ABSL_GUARDED_BY(state_mutex_);
   std::atomic<Revision> revision_{0};  // As head_.revision, for reads that need nothing else.
 };

@@ -8,6 +8,9 @@
 namespace kv {
 namespace {
 
+// What a key costs in an answer beside its bytes: tag and length.
+constexpr uint64_t kKeyFrameBytes = 8;
+
 absl::Status Malformed(std::string_view table) {
   return MakeStatus(absl::StatusCode::kDataLoss,
                     "a row of the {} table is malformed; replace this member's data by a snapshot",
@@ -145,6 +148,22 @@ absl::StatusOr<int64_t> View::Count(const KeyRange& range) const {
   }
   RETURN_IF_ERROR(history->status());
   return count;
+}
+
+absl::StatusOr<std::optional<std::vector<std::string>>> View::Attached(int64_t lease,
+                                                                       uint64_t bytes_max) const {
+  std::vector<std::string> keys;
+  uint64_t bytes = 0;
+  const std::string lower = AttachedLower(lease);
+  const std::unique_ptr<Cursor> rows = data_->NewCursor(lower, AttachedUpper(lease));
+  for (rows->Seek(lower); rows->Valid(); rows->Next()) {
+    const std::string_view key = KeyOfAttached(rows->key());
+    bytes += key.size() + kKeyFrameBytes;
+    if (bytes > bytes_max) return std::nullopt;
+    keys.emplace_back(key);
+  }
+  RETURN_IF_ERROR(rows->status());
+  return keys;
 }
 
 size_t BytesOf(const KeyEvent& event) {

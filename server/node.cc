@@ -9,6 +9,7 @@
 #include "proto/internal/command.pb.h"
 #include "server/cluster/claim.h"
 #include "server/cluster/hello.h"
+#include "server/lease_parts.h"
 #include "server/raft/describe.h"
 #include "server/replica/forward.h"
 #include "server/replica/recovery.h"
@@ -30,16 +31,6 @@ constexpr size_t kLogBlockCacheBytes = size_t{1} << 20;
 // A founded member begins here, on every founder alike (raft::Found).
 constexpr Position kFoundingPosition{.index = 1, .term = 1};
 
-std::string RaiseClusterVersion(uint32_t version) {
-  kvd::internal::ClusterVersion body;
-  body.set_version(version);
-  kvd::internal::Command command;
-  command.set_kind(kvd::internal::CLUSTER_VERSION);
-  command.set_min_version(1);
-  command.set_body(body.SerializeAsString());
-  return command.SerializeAsString();
-}
-
 absl::Status Refuse(std::string_view sentence) {
   return MakeStatus(absl::StatusCode::kFailedPrecondition, "{}", sentence);
 }
@@ -54,6 +45,16 @@ absl::Status CreateDirectories(rocksdb::Env* env, const std::string& path) {
 }
 
 }  // namespace
+
+std::string RaiseClusterVersion(uint32_t version) {
+  kvd::internal::ClusterVersion body;
+  body.set_version(version);
+  kvd::internal::Command command;
+  command.set_kind(kvd::internal::CLUSTER_VERSION);
+  command.set_min_version(1);
+  command.set_body(body.SerializeAsString());
+  return command.SerializeAsString();
+}
 
 Node::Node(Runtime& runtime, Network& network, rocksdb::Env* env, NodeConfig config)
     : runtime_(runtime),
@@ -73,7 +74,9 @@ Node::~Node() {
   state_check_.reset();
   claim_.reset();
   driver_.reset();
+  if (leases_) leases_->Close();
   replica_.reset();
+  leases_.reset();
   machine_.reset();
   if (lock_ != nullptr) env_->UnlockFile(lock_);
 }
@@ -303,7 +306,28 @@ KvMachineOptions Node::MachineOptions() {
               [this](const absl::Status& status) {
                 config_.fatal(fmt::format("the state cannot be written: {}", Message(status)));
               },
-          .open_database = config_.open_database};
+          .open_database = config_.open_database,
+          .on_leases =
+              [this](std::vector<LeaseChange> changes) {
+                if (leases_) leases_->OnLeases(std::move(changes));
+              }};
+}
+
+ReplicaMetrics Node::WatchedMetrics() {
+  ReplicaMetrics metrics = config_.metrics;
+  metrics.leader_changed = [this, counted = config_.metrics.leader_changed](MemberId leader) {
+    if (counted) counted(leader);
+    leases_->OnLeadership();
+  };
+  return metrics;
+}
+
+// Before the replica starts: from then on both it and the machine tell what happens.
+void Node::KeepLeases() {
+  LeaseKeeper::Parts parts = LeaseParts(runtime_, machine_, replica_);
+  parts.election_timeout = config_.tick * config_.raft.election_ticks;
+  parts.metrics = config_.lease_metrics;
+  leases_ = std::make_unique<LeaseKeeper>(std::move(parts));
 }
 
 // A member that joined begins with a guess: the log tells it the truth before it has a vote.
@@ -411,9 +435,23 @@ absl::Status Node::OpenMember() {
   parts.log_store = std::move(log);
   parts.floor = std::move(floor);
   parts.fatal = config_.fatal;
-  parts.metrics = config_.metrics;
+  parts.metrics = WatchedMetrics();
+  KeepLeases();
   replica_ = std::make_unique<Replica>(std::move(self), std::move(options), std::move(parts),
                                        std::move(found));
+  replica_->AnswerAsLeader(kLeaseCall, [this, door = door_](std::string request,
+                                                            absl::Duration deadline,
+                                                            Network::Answer answer) {
+    Caller<absl::StatusOr<std::string>> caller(
+        std::move(answer), MakeStatus(absl::StatusCode::kUnavailable, "this member is going away"));
+    door->Post(
+        [this, deadline, request = std::move(request), caller = std::move(caller)]() mutable {
+          leases_->Serve(request, deadline,
+                         [caller = std::move(caller)](absl::StatusOr<std::string> result) mutable {
+                           caller.Answer(std::move(result));
+                         });
+        });
+  });
   replica_->Start();
   ServeClaims();
   state_check_ = std::make_unique<StateCheck>(

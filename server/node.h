@@ -27,6 +27,7 @@
 #include "server/cluster/claim_driver.h"
 #include "server/cluster/founding_driver.h"
 #include "server/kv/kv_machine.h"
+#include "server/kv/lease_keeper.h"
 #include "server/replica/caller.h"
 #include "server/replica/door.h"
 #include "server/replica/replica.h"
@@ -41,6 +42,9 @@ class FileLock;
 namespace kv {
 
 enum class LineLevel { kDebug, kInfo, kWarn };
+
+// The command that makes `version` the cluster's machine version.
+std::string RaiseClusterVersion(uint32_t version);
 
 struct NodeConfig {
   std::string name = "default";
@@ -71,6 +75,7 @@ struct NodeConfig {
   // return; the node does nothing more then that others could believe. From any loop.
   std::function<void(std::string_view sentence)> fatal;
   ReplicaMetrics metrics;
+  LeaseMetrics lease_metrics;
 };
 
 class Node {
@@ -93,6 +98,7 @@ class Node {
   // Once started.
   Replica& replica() { return *replica_; }
   KvMachine& machine() { return *machine_; }
+  LeaseKeeper& leases() { return *leases_; }
   const cluster::Identity& identity() const { return identity_; }
 
  private:
@@ -109,6 +115,8 @@ class Node {
   absl::Status LayDown() KV_NODE_LOOP;
   absl::StatusOr<std::unique_ptr<LogStore>> OpenLog(bool create) KV_NODE_LOOP;
   KvMachineOptions MachineOptions();
+  ReplicaMetrics WatchedMetrics();
+  void KeepLeases() KV_NODE_LOOP;
   raft::Members FirstMembers() const KV_NODE_LOOP;
   std::string Record(const raft::Members& members) const KV_NODE_LOOP;
   using ClaimCaller = Caller<absl::StatusOr<std::string>>;
@@ -147,6 +155,9 @@ class Node {
 
   std::unique_ptr<Loop> work_loop_;  // Outlives the machine, which posts to it.
   std::unique_ptr<KvMachine> machine_;
+  // What the machine and the replica tell is for the keeper, which uses both: it is closed before
+  // they go and goes after them.
+  std::unique_ptr<LeaseKeeper> leases_;
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<StateCheck> state_check_;
   std::unique_ptr<cluster::ClaimDriver> claim_;

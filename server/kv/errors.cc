@@ -10,6 +10,15 @@ absl::Status KeyNotFoundError() {
 absl::Status LeaseNotFoundError() {
   return MakeStatus(absl::StatusCode::kNotFound, "etcdserver: requested lease not found");
 }
+absl::Status LeaseExistsError() {
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, "etcdserver: lease already exists");
+}
+absl::Status LeaseTtlTooLargeError() {
+  return MakeStatus(absl::StatusCode::kOutOfRange, "etcdserver: too large lease TTL");
+}
+absl::Status TooManyLeasesError() {
+  return MakeStatus(absl::StatusCode::kResourceExhausted, "etcdserver: too many requests");
+}
 absl::Status AuthOldRevisionError() {
   return MakeStatus(absl::StatusCode::kInvalidArgument,
                     "etcdserver: revision of auth store is old");

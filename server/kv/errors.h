@@ -10,6 +10,9 @@ namespace kv {
 
 absl::Status KeyNotFoundError();
 absl::Status LeaseNotFoundError();
+absl::Status LeaseExistsError();
+absl::Status LeaseTtlTooLargeError();
+absl::Status TooManyLeasesError();
 absl::Status AuthOldRevisionError();
 absl::Status NoSpaceError();
 absl::Status CorruptError();

@@ -303,6 +303,7 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
   Position applied = head.applied;
   uint64_t digest = head.digest;
   std::optional<raft::Members> members;
+  std::vector<LeaseChange> lease_changes;
   std::vector<Reply> replies;
   replies.reserve(run.size());
 
@@ -321,7 +322,7 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
           fmt::format("entry {} needs machine version {}, and this kvd has {}: start the newer "
                       "release that the other members run",
                       entry.index, command->min_version, kMachineVersion));
-      reply = Execute(batch, *command, committed.wants_reply);
+      reply = Execute(batch, *command, committed, lease_changes);
       batch.Finish();
     } else if (entry.kind == EntryKind::kMembers) {
       members = raft::DecodeMembers(entry.data);
@@ -352,6 +353,7 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
   }
   if (compacts) compactions_->Start();
   if (told.after > told.before) Tell(std::move(told));
+  if (!lease_changes.empty() && options_.on_leases) options_.on_leases(std::move(lease_changes));
   return replies;
 }
 
@@ -360,7 +362,9 @@ void KvMachine::Tell(AppliedRevisions applied) {
   if (follower != nullptr && follower->WantsEvents()) follower->OnApplied(std::move(applied));
 }
 
-Reply KvMachine::Execute(Batch& batch, const CommandView& command, bool wants_reply) {
+Reply KvMachine::Execute(Batch& batch, const CommandView& command, const Committed& committed,
+                         std::vector<LeaseChange>& lease_changes) {
+  const bool wants_reply = committed.wants_reply;
   if (command.auth_revision != 0 && command.auth_revision != kAuthRevision) {
     return {.status = AuthOldRevisionError(), .body = {}};
   }
@@ -383,6 +387,11 @@ Reply KvMachine::Execute(Batch& batch, const CommandView& command, bool wants_re
     }
     case kvd::internal::COMPACT:
       return ExecuteCompaction(batch, command, wants_reply);
+    case kvd::internal::LEASE_GRANT:
+    case kvd::internal::LEASE_REVOKE:
+    case kvd::internal::LEASE_EXPIRE:
+    case kvd::internal::LEASE_CHECKPOINT:
+      return DoLeaseCommand(batch, command, committed.entry->position(), lease_changes);
     case kvd::internal::CLUSTER_VERSION:
       return ExecuteClusterVersion(batch, command);
     case kvd::internal::ALARM:
@@ -523,6 +532,18 @@ absl::StatusOr<etcdserverpb::HashKVResponse> KvMachine::HashKv(Revision revision
 
 void KvMachine::AwaitCompacted(Revision revision, CompactionDone done) {
   compactions_->Await(revision, std::move(done));
+}
+
+std::optional<Lease> KvMachine::FindLease(int64_t id) const { return store()->FindLease(id); }
+std::vector<Lease> KvMachine::Leases() const { return store()->Leases(); }
+size_t KvMachine::lease_count() const { return store()->lease_count(); }
+
+absl::StatusOr<std::vector<std::string>> KvMachine::KeysOf(int64_t lease,
+                                                           uint64_t bytes_max) const {
+  ASSIGN_OR_RETURN(std::optional<std::vector<std::string>> keys,
+                   store()->Latest().Attached(lease, bytes_max));
+  if (!keys) return TooLargeError(bytes_max, Effect::kNone);
+  return *std::move(keys);
 }
 
 Head KvMachine::head() const { return store()->head(); }

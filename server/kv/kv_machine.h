@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "server/kv/command.h"
 #include "server/kv/follower.h"
+#include "server/kv/lease_commands.h"
 #include "server/kv/maintenance.h"
 #include "server/kv/range.h"
 #include "server/kv/state_directory.h"
@@ -39,6 +41,8 @@ namespace kv {
 
 // What this build understands: a command with a greater min_version stops the member.
 inline constexpr uint32_t kMachineVersion = 2;
+// The first that knows leases: none is granted before the cluster is there.
+inline constexpr uint32_t kLeaseMachineVersion = 2;
 
 struct KvMachineOptions {
   rocksdb::Env* env = nullptr;
@@ -52,6 +56,8 @@ struct KvMachineOptions {
   // Called from any thread when the state can no longer be written; the owner ends the process.
   std::function<void(const absl::Status&)> on_background_error;
   OpenDatabase open_database;  // Empty: RocksDB.
+  // What a run did to leases, once readers see it; on the apply loop. May be empty.
+  std::function<void(std::vector<LeaseChange>)> on_leases;
 };
 
 class KvMachine : public Machine {
@@ -91,6 +97,14 @@ class KvMachine : public Machine {
   using CompactionDone = absl::AnyInvocable<void(absl::Status) &&>;
   void AwaitCompacted(Revision revision, CompactionDone done);
 
+  // Of the applied state.
+  std::optional<Lease> FindLease(int64_t id) const;
+  std::vector<Lease> Leases() const;  // By id.
+  size_t lease_count() const;
+  // The keys that are attached to a lease, in order. Refused when they take more than `bytes_max`.
+  absl::StatusOr<std::vector<std::string>> KeysOf(int64_t lease,
+                                                  uint64_t bytes_max = kResponseBytesMax) const;
+
   Head head() const;  // Applied position, revision, compacted revision, keys, digest.
   // The machine version that every member is known to run; 1 until a command raises it.
   uint32_t cluster_version() const;
@@ -122,7 +136,8 @@ class KvMachine : public Machine {
   std::shared_ptr<Mvcc> store() const;
   std::shared_ptr<Follower> follower() const;
   void Tell(AppliedRevisions applied);
-  Reply Execute(Batch& batch, const CommandView& command, bool wants_reply);
+  Reply Execute(Batch& batch, const CommandView& command, const Committed& committed,
+                std::vector<LeaseChange>& lease_changes);
   Reply ExecuteClusterVersion(Batch& batch, const CommandView& command);
   template <typename Request>
   Reply Maintain(Batch& batch, const CommandView& command,

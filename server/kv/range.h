@@ -34,6 +34,8 @@ class Reading {
   absl::StatusOr<KeyRecordPtr> Get(std::string_view key) const;
   Walk NewWalk(const KeyRange& range, Direction direction) const;
   absl::StatusOr<int64_t> Count(const KeyRange& range) const;
+  // Only puts ask, so a view never does.
+  bool HasLease(int64_t id) const { return batch_ != nullptr && batch_->FindLease(id); }
 
  private:
   const View* view_ = nullptr;

@@ -130,9 +130,8 @@ absl::Status CheckRead(const RangeRequest& request, const Bounds& bounds) {
   return absl::OkStatus();
 }
 
-// Leases are not granted yet, so none is ever found.
 absl::Status CheckPut(const Reading& reading, std::string_view key, int64_t lease, bool needs_old) {
-  if (lease != 0) return LeaseNotFoundError();
+  if (lease != 0 && !reading.HasLease(lease)) return LeaseNotFoundError();
   if (!needs_old) return absl::OkStatus();
   ASSIGN_OR_RETURN(const KeyRecordPtr record, reading.Get(key));
   return record == nullptr ? KeyNotFoundError() : absl::OkStatus();

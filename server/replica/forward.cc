@@ -214,6 +214,20 @@ std::optional<ReplicaError> DecodeReplicaError(std::string_view bytes) {
   return ErrorOf(message.error());
 }
 
+std::string Encode(const ForwardedCall& call) {
+  pb::LeaderCall message;
+  EncodeHeader(call.header, message.mutable_header());
+  message.set_body(call.body);
+  return message.SerializeAsString();
+}
+
+std::optional<ForwardedCall> DecodeForwardedCall(std::string_view bytes) {
+  pb::LeaderCall message;
+  if (!Parse(message, bytes)) return std::nullopt;
+  return ForwardedCall{.header = DecodeHeader(message.header()),
+                       .body = std::move(*message.mutable_body())};
+}
+
 std::string Encode(const MemberRecord& record) {
   pb::MemberRecord message;
   message.set_name(record.name);

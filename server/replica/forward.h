@@ -63,6 +63,14 @@ std::optional<ForwardedTransfer> DecodeForwardedTransfer(std::string_view bytes)
 std::string Encode(ReplicaError error);
 std::optional<ReplicaError> DecodeReplicaError(std::string_view bytes);
 
+// A call that another room serves on the leader.
+struct ForwardedCall {
+  ForwardHeader header;
+  std::string body;
+};
+std::string Encode(const ForwardedCall& call);
+std::optional<ForwardedCall> DecodeForwardedCall(std::string_view bytes);
+
 // What the membership remembers of a member besides its id and role.
 struct MemberRecord {
   std::string name;  // Empty until the member has started once.

@@ -137,6 +137,13 @@ class Replica {
   // `to` is no voter, or did not take over. kNoLeader: nobody could be asked.
   void TransferLeadership(MemberId to, absl::Duration deadline, TransferDone done);
 
+  // Calls `method` on the leader that this member knows, which may be itself: answered once.
+  // Unavailable: certainly nobody saw it. AnswerAsLeader is the other end: `serve` is called on
+  // whatever thread, and looks by itself whether this member leads.
+  void AskLeader(const char* method, std::string body, absl::Duration deadline,
+                 Network::CallDone done);
+  void AnswerAsLeader(const char* method, Network::Serve serve);
+
   MemberId id() const { return self_.member_id; }
   uint64_t cluster_id() const { return self_.cluster_id; }
   ReplicaStatus Status() const;

@@ -101,6 +101,40 @@ void Replica::CallLeader(MemberId leader, const char* method, std::string reques
                  std::move(done));
 }
 
+void Replica::AskLeader(const char* method, std::string body, absl::Duration deadline,
+                        Network::CallDone done) {
+  Caller<absl::StatusOr<std::string>> caller(
+      std::move(done), MakeStatus(absl::StatusCode::kUnavailable, "no leader is known"));
+  ToRaft([this, method, body = std::move(body), until = runtime_->Uptime() + deadline,
+          caller = std::move(caller)]() mutable {
+    raft_loop_->AssertCurrent();
+    const MemberId leader = core_.standing().leader;
+    if (closed_ || stop_by_ || leader == 0) return;
+    caller.Otherwise(MakeStatus(absl::StatusCode::kUnknown, "the outcome is unknown"));
+    CallLeader(
+        leader, method,
+        Encode(ForwardedCall{.header = {.cluster_id = cluster_id(), .from = id(), .to = leader},
+                             .body = std::move(body)}),
+        Until(until), [caller = std::move(caller)](absl::StatusOr<std::string> answer) mutable {
+          caller.Answer(std::move(answer));
+        });
+  });
+}
+
+void Replica::AnswerAsLeader(const char* method, Network::Serve serve) {
+  const ForwardHeader self{.cluster_id = cluster_id(), .to = id()};
+  network_->Handle(method, [self, serve = std::move(serve)](
+                               std::string bytes, absl::Duration deadline, Network::Answer answer) {
+    std::optional<ForwardedCall> call = DecodeForwardedCall(bytes);
+    // An address may have changed hands.
+    if (!call || call->header.cluster_id != self.cluster_id || call->header.to != self.to) {
+      return std::move(answer)(
+          MakeStatus(absl::StatusCode::kUnavailable, "this member does not serve the call"));
+    }
+    serve(std::move(call->body), deadline, std::move(answer));
+  });
+}
+
 void Replica::ChangeMembers(raft::MemberChange change, absl::Duration deadline, MembersDone done) {
   Change waiting;
   waiting.change = std::move(change);

@@ -9,6 +9,8 @@
 //       then COMMAND …                     put, get, del, txn, none
 //       else COMMAND …
 //     read                         the same for ranges alone, outside the log
+//     grant ID TTL · revoke ID     expire ID… and checkpoint ID REMAINING, each with [term=N]
+//                                  [granted=N] (of the lease that there is) · leases
 //     compact REV                  await REV · work [N] · flush · crash · reopen · run … end
 //     events FROM · hash NAME · head · pages KEY [end=…] [bytes=N] …
 //
@@ -192,6 +194,17 @@ std::string Told(const etcdserverpb::DeleteRangeResponse& response, const std::s
   for (const auto& kv : response.prev_kvs()) out += fmt::format("{}  was {}\n", margin, Told(kv));
   return out;
 }
+std::string Told(const etcdserverpb::LeaseGrantResponse& response, const std::string& margin) {
+  return fmt::format("{}{} lease={} ttl={}\n", margin, Header(response.header()), response.id(),
+                     response.ttl());
+}
+std::string Told(const etcdserverpb::LeaseRevokeResponse& response, const std::string& margin) {
+  return margin + Header(response.header()) + "\n";
+}
+// What answers nobody: an empty reply.
+std::string Told(const kvd::internal::ClusterVersion&, const std::string& margin) {
+  return margin + "ok\n";
+}
 std::string Told(const etcdserverpb::CompactionResponse& response, const std::string& margin) {
   return margin + Header(response.header()) + "\n";
 }
@@ -295,6 +308,32 @@ class Vocabulary {
       const TxnRequest txn = TxnOf(block.input, at, 2);
       REQUIRE(at == block.input.size());
       out = Do<etcdserverpb::TxnResponse>(TXN, txn, line);
+    } else if (line.command == "grant") {
+      etcdserverpb::LeaseGrantRequest request;
+      request.set_id(std::stoll(line.args.at(0)));
+      request.set_ttl(std::stoll(line.args.at(1)));
+      out = Do<etcdserverpb::LeaseGrantResponse>(LEASE_GRANT, request, line);
+    } else if (line.command == "revoke") {
+      etcdserverpb::LeaseRevokeRequest request;
+      request.set_id(std::stoll(line.args.at(0)));
+      out = Do<etcdserverpb::LeaseRevokeResponse>(LEASE_REVOKE, request, line);
+    } else if (line.command == "expire") {
+      LeaseExpiry expiry;
+      expiry.set_term(static_cast<uint64_t>(std::stoll(line.Get("term", "1"))));
+      for (const std::string& id : line.args) {
+        LeaseExpiry::Expired& expired = *expiry.add_leases();
+        expired.set_id(std::stoll(id));
+        expired.set_granted(GrantedOf(line, expired.id()));
+      }
+      out = Do<ClusterVersion>(LEASE_EXPIRE, expiry, line);
+    } else if (line.command == "checkpoint") {
+      LeaseCheckpoints checkpoints;
+      checkpoints.set_term(static_cast<uint64_t>(std::stoll(line.Get("term", "1"))));
+      LeaseCheckpoints::Checkpoint& checkpoint = *checkpoints.add_checkpoints();
+      checkpoint.set_id(std::stoll(line.args.at(0)));
+      checkpoint.set_granted(GrantedOf(line, checkpoint.id()));
+      checkpoint.set_remaining(std::stoll(line.args.at(1)));
+      out = Do<ClusterVersion>(LEASE_CHECKPOINT, checkpoints, line);
     } else if (line.command == "compact") {
       etcdserverpb::CompactionRequest request;
       request.set_revision(std::stoll(line.args.at(0)));
@@ -315,6 +354,8 @@ class Vocabulary {
       out = Told(machine.ReadTxn(TxnOf(block.input, at, 2)));
     } else if (line.command == "pages") {
       out = Pages(line);
+    } else if (line.command == "leases") {
+      out = Leases();
     } else if (line.command == "head") {
       const Head head = machine.head();
       out = fmt::format("applied={} revision={} compacted={} keys={}", head.applied.index,
@@ -327,6 +368,25 @@ class Vocabulary {
       return false;
     }
     return true;
+  }
+
+  uint64_t GrantedOf(const ScriptLine& line, int64_t id) {
+    const std::optional<Lease> lease = fixture_.machine().FindLease(id);
+    return static_cast<uint64_t>(
+        std::stoll(line.Get("granted", lease ? std::to_string(lease->granted) : "0")));
+  }
+
+  std::string Leases() {
+    std::string out;
+    for (const Lease& lease : fixture_.machine().Leases()) {
+      const auto keys = fixture_.machine().KeysOf(lease.id);
+      REQUIRE(keys.ok());
+      out += fmt::format("{} ttl={} remaining={} granted={}", lease.id, lease.ttl, lease.remaining,
+                         lease.granted);
+      for (const std::string& key : *keys) out += " " + Quoted(key);
+      out += "\n";
+    }
+    return out.empty() ? "none" : out;
   }
 
   std::string Pages(const ScriptLine& line) {

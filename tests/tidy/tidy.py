@@ -14,7 +14,12 @@ ARROWS = {
     "storage": [],
     "server/raft": ["storage/entry.h", "storage/check.h", "storage/mark.h"],
     "server/replica": ["server/raft", "storage", "proto/internal"],
-    "server/kv": ["server/replica/machine.h", "server/raft/members.h", "storage", "proto"],
+    "server/kv": [
+        *(f"server/replica/{part}.h" for part in ("caller", "door", "machine", "result", "runtime")),
+        "server/raft/members.h",
+        "storage",
+        "proto",
+    ],
     "server/watch": [
         "server/kv",
         "server/replica/door.h",

@@ -179,6 +179,7 @@ NodeConfig Server::Running::MakeNodeConfig() {
   };
   node.fatal = EndProcess;
   node.metrics = metrics_.ForReplica();
+  node.lease_metrics = metrics_.ForLeases();
   return node;
 }
 
@@ -219,7 +220,8 @@ void Server::Running::OnStarted(absl::Status status) {
                                                   api::Services::Parts{.runtime = &runtime_,
                                                                        .replica = &node_.replica(),
                                                                        .machine = &node_.machine(),
-                                                                       .metrics = &metrics_});
+                                                                       .metrics = &metrics_,
+                                                                       .leases = &node_.leases()});
   {
     const MutexLock held(mutex_);
     if (stopping_) return;

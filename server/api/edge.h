@@ -34,6 +34,7 @@ class Edge {
   Replica& replica() const { return *parts_.replica; }
   KvMachine& machine() const { return *parts_.machine; }
   Metrics& metrics() const { return *parts_.metrics; }
+  LeaseKeeper& leases() const { return *parts_.leases; }
 
   // What etcd asks of every call before it looks at the request. A learner answers only some.
   enum class OnLearner { kServed, kRefused };

@@ -6,10 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "proto/internal/command.pb.h"
+#include "server/api/answers.h"
 #include "server/api/errors.h"
 #include "server/api/page_stream.h"
-#include "server/api/propose.h"
 #include "server/api/validate.h"
 #include "server/kv/kv_machine.h"
 #include "storage/status.h"
@@ -34,16 +33,6 @@ using OnLearner = Edge::OnLearner;
 
 // A transaction of so few single keys is read by the thread that is there.
 constexpr int kQuickOpsMax = 8;
-
-template <typename Response>
-absl::StatusOr<Encoded<Response>> EncodeAnswer(const Edge& edge,
-                                               absl::StatusOr<Response> response) {
-  if (!response.ok()) return response.status();
-  edge.FillHeader(response->mutable_header());
-  const size_t bytes = response->ByteSizeLong();
-  auto hold = edge.HoldAnswer(bytes);
-  return Encoded<Response>{response->SerializeAsString(), std::move(hold)};
-}
 
 bool IsQuick(const TxnRequest& txn) {
   auto one_key = [](const RequestOp& op) { return ReadsOneCurrentKey(op.request_range()); };

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "server/api/errors.h"
-#include "server/api/propose.h"
+#include "server/api/answers.h"
 #include "server/api/validate.h"
 #include "server/api/version.h"
 #include "server/kv/kv_machine.h"

@@ -292,6 +292,21 @@ struct Metrics::State {
       NewCounter("etcd_mvcc_delete_total", "Range deletes that clients asked for.").Add({});
   Counter& txns = NewCounter("etcd_mvcc_txn_total", "Transactions that clients asked for.").Add({});
 
+  Counter& leases_granted =
+      NewCounter("etcd_debugging_lease_granted_total", "Leases granted.").Add({});
+  Counter& leases_revoked =
+      NewCounter("etcd_debugging_lease_revoked_total", "Leases that ended, expired ones included.")
+          .Add({});
+  Counter& leases_renewed =
+      NewCounter("etcd_debugging_lease_renewed_total", "Renewals by this member as the leader.")
+          .Add({});
+  Counter& leases_expired = NewCounter("etcd_debugging_server_lease_expired_total",
+                                       "Leases that expired while this member led.")
+                                .Add({});
+  Histogram& lease_ttl =
+      NewHistogram("etcd_debugging_lease_ttl_total", "Seconds that leases were granted for.")
+          .Add({}, Doubling(1, 24));
+
   Family<Counter>& probes =
       NewCounter("etcd_server_healthchecks_total", "Answers to probes, by name and outcome.");
   Counter& health_good =
@@ -418,6 +433,18 @@ ReplicaMetrics Metrics::ForReplica() {
   };
   metrics.read_failed = [state] { state->reads_failed.Increment(); };
   return metrics;
+}
+
+LeaseMetrics Metrics::ForLeases() {
+  State* state = state_.get();
+  return {.granted =
+              [state](int64_t ttl) {
+                state->leases_granted.Increment();
+                state->lease_ttl.Observe(static_cast<double>(ttl));
+              },
+          .revoked = [state] { state->leases_revoked.Increment(); },
+          .renewed = [state] { state->leases_renewed.Increment(); },
+          .expired = [state] { state->leases_expired.Increment(); }};
 }
 
 void Metrics::PeerSent(MemberId to, size_t bytes) {

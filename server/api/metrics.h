@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/kv/lease_keeper.h"
 #include "server/replica/replica.h"
 #include "server/watch/watch_hub.h"
 #include "storage/entry.h"
@@ -53,6 +54,7 @@ class Metrics {
 
   // For Replica::Parts.metrics. The functions hold a pointer to this.
   ReplicaMetrics ForReplica();
+  LeaseMetrics ForLeases();
   // For peer transports.
   void PeerSent(MemberId to, size_t bytes);
   void PeerReceived(MemberId from, size_t bytes);

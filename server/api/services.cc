@@ -15,14 +15,15 @@
 #include "proto/grpc/reflection.pb.h"
 #include "proto/grpc/reflection_v1alpha.pb.h"
 #include "proto/kvd/v1/kv.pb.h"
+#include "server/api/answers.h"
 #include "server/api/cluster_service.h"
 #include "server/api/edge.h"
 #include "server/api/errors.h"
 #include "server/api/health_service.h"
 #include "server/api/http2_server.h"
 #include "server/api/kv_service.h"
+#include "server/api/lease_service.h"
 #include "server/api/maintenance_service.h"
-#include "server/api/propose.h"
 #include "server/api/reflection_service.h"
 #include "server/api/rpc_service.h"
 #include "server/api/small_kv_service.h"
@@ -117,10 +118,10 @@ class Services::Running {
   absl::Status Start() {
     AddKv();
     AddSmallKv();
+    AddLease();
     AddMaintenance();
     AddCluster();
     AddWatch();
-    Refuse("etcdserverpb.Lease", "Lease", kWithV3);
     Refuse("etcdserverpb.Auth", "Auth", kWithAuth);
     Refuse("v3lockpb.Lock", "Lock", kWithV3);
     Refuse("v3electionpb.Election", "Election", kWithV3);
@@ -213,6 +214,31 @@ class Services::Running {
     rpcs.AddServerStream<kvd::v1::ScanRequest, kvd::v1::ScanResponse>(
         "Scan", [this](const Call& call, kvd::v1::ScanRequest request, auto* writer) {
           small_kv_.Scan(call, std::move(request), writer);
+        });
+  }
+
+  void AddLease() {
+    RpcService rpcs = Add("etcdserverpb.Lease");
+    rpcs.AddUnary<LeaseGrantRequest, Encoded<LeaseGrantResponse>>(
+        "LeaseGrant", [this](const Call& call, const LeaseGrantRequest& request, auto done) {
+          lease_.Grant(call, request, std::move(done));
+        });
+    rpcs.AddUnary<Received<LeaseRevokeRequest>, Encoded<LeaseRevokeResponse>>(
+        "LeaseRevoke", [this](const Call& call, Received<LeaseRevokeRequest> request, auto done) {
+          lease_.Revoke(call, std::move(request), std::move(done));
+        });
+    rpcs.AddBidiStream<LeaseKeepAliveRequest, LeaseKeepAliveResponse>(
+        "LeaseKeepAlive", [this](const Call& call, auto* reader, auto* writer) {
+          lease_.KeepAlive(call, reader, writer);
+        });
+    rpcs.AddUnary<LeaseTimeToLiveRequest, Encoded<LeaseTimeToLiveResponse>>(
+        "LeaseTimeToLive",
+        [this](const Call& call, const LeaseTimeToLiveRequest& request, auto done) {
+          lease_.TimeToLive(call, request, std::move(done));
+        });
+    rpcs.AddUnary<LeaseLeasesRequest, Encoded<LeaseLeasesResponse>>(
+        "LeaseLeases", [this](const Call& call, const LeaseLeasesRequest&, auto done) {
+          lease_.Leases(call, std::move(done));
         });
   }
 
@@ -442,6 +468,7 @@ class Services::Running {
   AutoCompactor compactor_;  // The edge loop's.
   KvService kv_{&edge_};
   SmallKvService small_kv_{&edge_, &kv_};
+  LeaseService lease_{&edge_};
   MaintenanceService maintenance_{&edge_};
   ClusterService cluster_{&edge_};
   WatchService watch_{&edge_, &hub_};

@@ -22,7 +22,8 @@
 
 namespace kv {
 class KvMachine;
-}
+class LeaseKeeper;
+}  // namespace kv
 
 namespace kv::api {
 
@@ -58,6 +59,7 @@ class Services {
     Replica* replica = nullptr;
     KvMachine* machine = nullptr;
     Metrics* metrics = nullptr;
+    LeaseKeeper* leases = nullptr;
   };
   Services(Options options, Parts parts);
   ~Services();  // Stops at once if it was not stopped.

@@ -13,6 +13,8 @@
 #include <stdexcept>
 
 #include "proto/internal/command.pb.h"
+#include "server/lease_parts.h"
+#include "server/node.h"
 #include "server/replica/forward.h"
 #include "server/replica/recovery.h"
 #include "storage/database.h"
@@ -68,6 +70,9 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   machine.data_dir = directory_;
   machine.work = [this](absl::AnyInvocable<void()&&> task) { work_->Post(std::move(task)); };
   machine.on_background_error = [](const absl::Status& status) { Must(status); };
+  machine.on_leases = [this](std::vector<LeaseChange> changes) {
+    if (leases_) leases_->OnLeases(std::move(changes));
+  };
 
   raft::Members members;
   members.voters = {kId};
@@ -116,8 +121,17 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   parts.floor = std::move(floor);
   parts.fatal = [](std::string_view sentence) { throw std::runtime_error(std::string(sentence)); };
   parts.metrics = metrics_.ForReplica();
+  parts.metrics.leader_changed = [this](MemberId) { leases_->OnLeadership(); };
   ReplicaOptions replica;
   replica.tick = absl::Milliseconds(20);
+  replica.raise_cluster_version = [this](uint32_t version) -> std::optional<std::string> {
+    if (machine_->cluster_version() >= version) return std::nullopt;
+    return RaiseClusterVersion(version);
+  };
+  LeaseKeeper::Parts leases = LeaseParts(runtime_, machine_, replica_);
+  leases.election_timeout = options_.election_timeout;
+  leases.metrics = metrics_.ForLeases();
+  leases_ = std::make_unique<LeaseKeeper>(std::move(leases));
   replica.data_dir = directory_;
   replica_ = std::make_unique<Replica>(LocalIdentity{.cluster_id = kClusterId,
                                                      .member_id = kId,
@@ -139,7 +153,8 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   services_ = std::make_unique<Services>(options_, Services::Parts{.runtime = &runtime_,
                                                                    .replica = replica_.get(),
                                                                    .machine = machine_.get(),
-                                                                   .metrics = &metrics_});
+                                                                   .metrics = &metrics_,
+                                                                   .leases = leases_.get()});
   Must(services_->Start());
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
@@ -147,6 +162,7 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   channel_ = grpc::CreateCustomChannel(address(), grpc::InsecureChannelCredentials(), arguments);
   kv_ = etcdserverpb::KV::NewStub(channel_);
   maintenance_ = etcdserverpb::Maintenance::NewStub(channel_);
+  lease_ = etcdserverpb::Lease::NewStub(channel_);
 }
 
 // The whole cluster runs this build: nothing that it knows is held back.
@@ -169,7 +185,9 @@ LoneMember::~LoneMember() {
   replica_->Stop(absl::ZeroDuration(), [&] { stopped.set_value(); });
   stopped.get_future().wait();
   services_.reset();
+  leases_->Close();
   replica_.reset();
+  leases_.reset();
   machine_.reset();
   std::filesystem::remove_all(directory_);
 }

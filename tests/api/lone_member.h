@@ -12,6 +12,7 @@
 #include "server/api/metrics.h"
 #include "server/api/services.h"
 #include "server/kv/kv_machine.h"
+#include "server/kv/lease_keeper.h"
 #include "server/replica/network.h"
 #include "server/replica/replica.h"
 #include "server/replica/thread_runtime.h"
@@ -34,6 +35,7 @@ class LoneMember {
   std::shared_ptr<grpc::Channel> channel() const { return channel_; }
   etcdserverpb::KV::Stub& kv() { return *kv_; }
   etcdserverpb::Maintenance::Stub& maintenance() { return *maintenance_; }
+  etcdserverpb::Lease::Stub& lease() { return *lease_; }
 
   Services& services() { return *services_; }
   Replica& replica() { return *replica_; }
@@ -56,11 +58,13 @@ class LoneMember {
   std::unique_ptr<Network> network_;
   std::unique_ptr<Loop> work_;
   std::unique_ptr<KvMachine> machine_;
+  std::unique_ptr<LeaseKeeper> leases_;
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<Services> services_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<etcdserverpb::KV::Stub> kv_;
   std::unique_ptr<etcdserverpb::Maintenance::Stub> maintenance_;
+  std::unique_ptr<etcdserverpb::Lease::Stub> lease_;
 };
 
 }  // namespace kv::api

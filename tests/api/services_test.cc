@@ -240,12 +240,9 @@ TEST_CASE("requests above the receive limit end their call and nothing else") {
 
 TEST_CASE("what is not there yet says so, whatever its shape") {
   LoneMember member;
-  const std::vector<std::string> methods = {"etcdserverpb.Lease/LeaseGrant",
-                                            "etcdserverpb.Lease/LeaseKeepAlive",
-                                            "etcdserverpb.Auth/Authenticate",
+  const std::vector<std::string> methods = {"etcdserverpb.Auth/Authenticate",
                                             "etcdserverpb.Maintenance/Snapshot",
-                                            "v3lockpb.Lock/Lock",
-                                            "v3electionpb.Election/Observe"};
+                                            "v3lockpb.Lock/Lock", "v3electionpb.Election/Observe"};
   for (const std::string& method : methods) {
     CAPTURE(method);
     const grpc::Status status = CallRaw(member.channel(), "/" + method, "");
@@ -254,6 +251,122 @@ TEST_CASE("what is not there yet says so, whatever its shape") {
   }
   CHECK(CallRaw(member.channel(), "/no.such/Method", "").error_code() ==
         grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_CASE("a lease tells what it has left, is renewed, and takes its keys with it") {
+  LoneMember member;
+  const auto ask = [&](auto function, const auto& request, auto* response) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    return (member.lease().*function)(&context, request, response);
+  };
+  LeaseGrantRequest grant;
+  grant.set_ttl(1000);
+  LeaseGrantResponse granted;
+  REQUIRE(ask(&etcdserverpb::Lease::Stub::LeaseGrant, grant, &granted).ok());
+  CHECK(granted.id() > 0);
+  CHECK(granted.ttl() == 1000);
+  LeaseGrantResponse another;
+  REQUIRE(ask(&etcdserverpb::Lease::Stub::LeaseGrant, grant, &another).ok());
+  CHECK(another.id() != granted.id());
+
+  grpc::ClientContext context;
+  PutRequest put;
+  put.set_key("k");
+  put.set_lease(granted.id());
+  PutResponse put_response;
+  REQUIRE(member.kv().Put(&context, put, &put_response).ok());
+  LeaseTimeToLiveRequest left;
+  left.set_id(granted.id());
+  left.set_keys(true);
+  LeaseTimeToLiveResponse told;
+  REQUIRE(ask(&etcdserverpb::Lease::Stub::LeaseTimeToLive, left, &told).ok());
+  CHECK(told.grantedttl() == 1000);
+  CHECK(told.ttl() <= 1000);
+  CHECK(told.ttl() > 900);
+  REQUIRE(told.keys_size() == 1);
+  CHECK(told.keys(0) == "k");
+  CHECK(told.header().revision() == 2);
+
+  {
+    grpc::ClientContext streaming;
+    const auto stream = member.lease().LeaseKeepAlive(&streaming);
+    LeaseKeepAliveRequest renew;
+    LeaseKeepAliveResponse renewed;
+    for (int i = 0; i < 3; ++i) {
+      renew.set_id(i == 1 ? 12345 : granted.id());
+      REQUIRE(stream->Write(renew));
+      REQUIRE(stream->Read(&renewed));
+      CHECK(renewed.id() == renew.id());
+      CHECK(renewed.ttl() == (i == 1 ? 0 : 1000));
+    }
+    stream->WritesDone();
+    CHECK_FALSE(stream->Read(&renewed));
+    CHECK(stream->Finish().ok());
+  }
+
+  LeaseRevokeRequest revoke;
+  revoke.set_id(granted.id());
+  LeaseRevokeResponse revoked;
+  REQUIRE(ask(&etcdserverpb::Lease::Stub::LeaseRevoke, revoke, &revoked).ok());
+  CHECK(revoked.header().revision() == 3);
+  CHECK(Show(ask(&etcdserverpb::Lease::Stub::LeaseRevoke, revoke, &revoked)) ==
+        Show(Error::kLeaseNotFound));
+  RangeResponse none;
+  REQUIRE(Get(member, Everything(), &none).ok());
+  CHECK(none.count() == 0);
+}
+
+TEST_CASE("a lease that nobody renews ends, with its keys, and is counted") {
+  LoneMember member({.election_timeout = absl::Milliseconds(100)});
+  LeaseGrantRequest grant;
+  grant.set_ttl(1);
+  grant.set_id(7);
+  LeaseGrantResponse granted;
+  grpc::ClientContext granting;
+  const auto began = std::chrono::steady_clock::now();
+  REQUIRE(member.lease().LeaseGrant(&granting, grant, &granted).ok());
+  CHECK(granted.ttl() == 1);
+  PutRequest put;
+  put.set_key("k");
+  put.set_lease(7);
+  PutResponse put_response;
+  grpc::ClientContext putting;
+  const grpc::Status there = member.kv().Put(&putting, put, &put_response);
+  RangeResponse found;
+  do {
+    REQUIRE(Get(member, Everything(), &found).ok());
+  } while (found.count() > 0);
+  if (there.ok()) CHECK(std::chrono::steady_clock::now() - began >= std::chrono::seconds(1));
+  do {  // The counters follow the machine.
+  } while (member.metrics().Scrape().find("etcd_debugging_server_lease_expired_total 1") ==
+           std::string::npos);
+  const std::string page = member.metrics().Scrape();
+  CHECK(page.find("etcd_debugging_lease_granted_total 1") != std::string::npos);
+  CHECK(page.find("etcd_debugging_lease_revoked_total 1") != std::string::npos);
+}
+
+TEST_CASE("no lease call is answered where nobody leads, nor by a learner") {
+  const auto grant = [](LoneMember& member) {
+    grpc::ClientContext context;
+    context.AddMetadata("hasleader", "true");
+    LeaseGrantRequest request;
+    request.set_ttl(10);
+    LeaseGrantResponse response;
+    return member.lease().LeaseGrant(&context, request, &response);
+  };
+  const auto renew = [](LoneMember& member) {
+    grpc::ClientContext context;
+    context.AddMetadata("hasleader", "true");
+    const auto stream = member.lease().LeaseKeepAlive(&context);
+    return stream->Finish();
+  };
+  LoneMember waiting({}, Cluster::kWithAbsentVoter);
+  CHECK(Show(grant(waiting)) == Show(Error::kNoLeader));
+  CHECK(Show(renew(waiting)) == Show(Error::kNoLeader));
+  LoneMember learner({}, Cluster::kAsLearner);
+  CHECK(Show(grant(learner)) == Show(Error::kNotSupportedForLearner));
+  CHECK(Show(renew(learner)) == Show(Error::kNotSupportedForLearner));
 }
 
 TEST_CASE("health follows the leader and the stop") {

@@ -1,10 +1,13 @@
-// From a request that was found good to the machine's reply: what all services that write share.
+// How services answer: with what the machine made of a command, or with a response of their own.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "proto/internal/command.pb.h"
 #include "server/api/call.h"
 #include "server/api/edge.h"
@@ -12,6 +15,7 @@
 
 namespace kv::api {
 
+// `min_version` is the first machine version that knows the command.
 inline std::string EncodeCommand(kvd::internal::Kind kind, std::string body,
                                  uint32_t min_version = 1) {
   kvd::internal::Command command;
@@ -36,6 +40,16 @@ void Propose(Edge* edge, const Call& call, std::string command, Done<Encoded<Res
                               std::move(done)(Encoded<Response>{std::move(bytes), std::move(hold)});
                             }
                           });
+}
+
+template <typename Response>
+absl::StatusOr<Encoded<Response>> EncodeAnswer(const Edge& edge,
+                                               absl::StatusOr<Response> response) {
+  if (!response.ok()) return response.status();
+  edge.FillHeader(response->mutable_header());
+  const size_t bytes = response->ByteSizeLong();
+  auto hold = edge.HoldAnswer(bytes);
+  return Encoded<Response>{response->SerializeAsString(), std::move(hold)};
 }
 
 }  // namespace kv::api

@@ -102,6 +102,17 @@ inline constexpr Method<pb::TxnRequest, pb::TxnResponse> kReadOnlyTxn{"/etcdserv
                                                                       Kind::kRead};
 inline constexpr Method<pb::CompactionRequest, pb::CompactionResponse> kCompact{
     "/etcdserverpb.KV/Compact", Kind::kWrite};
+inline constexpr Method<pb::LeaseGrantRequest, pb::LeaseGrantResponse> kLeaseGrant{
+    "/etcdserverpb.Lease/LeaseGrant", Kind::kWrite};
+inline constexpr Method<pb::LeaseRevokeRequest, pb::LeaseRevokeResponse> kLeaseRevoke{
+    "/etcdserverpb.Lease/LeaseRevoke", Kind::kWrite};
+// For StreamAndWait: one request, one renewal. May be repeated.
+inline constexpr Method<pb::LeaseKeepAliveRequest, pb::LeaseKeepAliveResponse> kLeaseKeepAlive{
+    "/etcdserverpb.Lease/LeaseKeepAlive", Kind::kRead};
+inline constexpr Method<pb::LeaseTimeToLiveRequest, pb::LeaseTimeToLiveResponse> kLeaseTimeToLive{
+    "/etcdserverpb.Lease/LeaseTimeToLive", Kind::kRead};
+inline constexpr Method<pb::LeaseLeasesRequest, pb::LeaseLeasesResponse> kLeaseLeases{
+    "/etcdserverpb.Lease/LeaseLeases", Kind::kRead};
 inline constexpr Method<pb::MemberListRequest, pb::MemberListResponse> kMemberList{
     "/etcdserverpb.Cluster/MemberList", Kind::kRead};
 inline constexpr Method<pb::StatusRequest, pb::StatusResponse> kStatus{

@@ -10,6 +10,7 @@ namespace kv::kvctl {
 std::vector<Command> KvCommands();           // put get del compaction
 Command TxnCommand();                        // txn
 Command WatchCommand();                      // watch
+Command LeaseCommand();                      // lease grant|revoke|timetolive|list|keep-alive
 Command EndpointCommand();                   // endpoint health|status|hashkv
 Command MemberCommand();                     // member add|list|promote|remove|update
 std::vector<Command> MaintenanceCommands();  // alarm defrag downgrade move-leader

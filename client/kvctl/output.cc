@@ -187,6 +187,42 @@ std::optional<std::string> ShowKv(const Response& response, const Style& style) 
   return std::nullopt;
 }
 
+// What etcdctl prints of a lease is a struct of its own with the header's fields beside the rest,
+// and as protobuf the header alone.
+std::optional<std::string> ShowLease(const Style& style, const pb::ResponseHeader& header,
+                                     std::string simple, std::string_view fields,
+                                     std::string_view json) {
+  switch (style.format) {
+    case Format::kSimple:
+      return simple;
+    case Format::kFields: {
+      std::string out;
+      AppendHeader(out, style, header);
+      return out.append(fields);
+    }
+    case Format::kJson: {
+      std::string out = GoJson(header);
+      out.pop_back();
+      if (out.size() > 1) out += ",";
+      return out.append(json) + "}\n";
+    }
+    case Format::kProtobuf:
+      return header.SerializeAsString();
+    case Format::kTable:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::string LeaseField(const Style& style, int64_t id) {
+  return style.hex ? fmt::format("\"ID\" : {:016x}\n", id) : fmt::format("\"ID\" : {}\n", id);
+}
+
+template <typename Response>
+std::string IdAndTtl(const Style& style, const Response& response) {
+  return LeaseField(style, response.id()) + fmt::format("\"TTL\" : {}\n", response.ttl());
+}
+
 std::string Joined(const std::vector<Row>& rows) {
   std::string out;
   for (const Row& row : rows) out += fmt::format("{}\n", fmt::join(row, ", "));
@@ -402,6 +438,73 @@ std::optional<std::string> Show(const pb::WatchResponse& response, const Style& 
   shown.clear_watch_id();
   shown.clear_cancel_reason();
   return shown.SerializeAsString();
+}
+
+std::optional<std::string> Show(const pb::LeaseGrantResponse& response, const Style& style) {
+  return ShowLease(
+      style, response.header(),
+      fmt::format("lease {:016x} granted with TTL({}s)\n", response.id(), response.ttl()),
+      IdAndTtl(style, response),
+      fmt::format("\"ID\":{},\"TTL\":{},\"Error\":{}", response.id(), response.ttl(),
+                  GoJsonString(response.error())));
+}
+
+std::optional<std::string> Show(const RevokedLease& lease, const Style& style) {
+  switch (style.format) {
+    case Format::kJson:
+      return GoJson(lease.response) + "\n";
+    case Format::kProtobuf:
+      return std::nullopt;
+    default:
+      return ShowLease(style, lease.response.header(),
+                       fmt::format("lease {:016x} revoked\n", lease.id), {}, {});
+  }
+}
+
+std::optional<std::string> Show(const LeaseTimeLeft& lease, const Style& style) {
+  const pb::LeaseTimeToLiveResponse& r = lease.response;
+  std::string simple;
+  if (r.grantedttl() == 0 && r.ttl() == -1) {
+    simple = fmt::format("lease {:016x} already expired", r.id());
+  } else {
+    simple = fmt::format("lease {:016x} granted with TTL({}s), remaining({}s)", r.id(),
+                         r.grantedttl(), r.ttl());
+    if (lease.with_keys) {
+      simple += fmt::format(", attached keys([{}])", fmt::join(r.keys(), " "));
+    }
+  }
+  std::string fields = IdAndTtl(style, r);
+  AppendField(fields, "GrantedTTL", r.grantedttl());
+  std::string keys;
+  for (const std::string& key : r.keys()) {
+    AppendField(fields, "Key", GoQuoted(key));
+    keys += fmt::format("{}\"{}\"", keys.empty() ? "" : ",", Base64(key));
+  }
+  return ShowLease(
+      style, r.header(), simple + "\n", fields,
+      fmt::format("\"id\":{},\"ttl\":{},\"granted-ttl\":{},\"keys\":{}", r.id(), r.ttl(),
+                  r.grantedttl(), r.keys().empty() ? "null" : "[" + keys + "]"));
+}
+
+std::optional<std::string> Show(const pb::LeaseKeepAliveResponse& response, const Style& style) {
+  return ShowLease(
+      style, response.header(),
+      fmt::format("lease {:016x} keepalived with TTL({})\n", response.id(), response.ttl()),
+      IdAndTtl(style, response),
+      fmt::format("\"ID\":{},\"TTL\":{}", response.id(), response.ttl()));
+}
+
+std::optional<std::string> Show(const pb::LeaseLeasesResponse& response, const Style& style) {
+  std::string simple = fmt::format("found {} leases\n", response.leases_size());
+  std::string fields;
+  std::string json;
+  for (const pb::LeaseStatus& lease : response.leases()) {
+    simple += fmt::format("{:016x}\n", lease.id());
+    fields += LeaseField(style, lease.id());
+    json += fmt::format("{}{{\"id\":{}}}", json.empty() ? "" : ",", lease.id());
+  }
+  return ShowLease(style, response.header(), std::move(simple), fields,
+                   fmt::format("\"leases\":[{}]", json));
 }
 
 std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style) {

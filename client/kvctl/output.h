@@ -46,12 +46,27 @@ struct EndpointHash {
   pb::HashKVResponse hash;
 };
 
+struct RevokedLease {
+  int64_t id = 0;
+  pb::LeaseRevokeResponse response;
+};
+
+struct LeaseTimeLeft {
+  bool with_keys = false;  // They were asked for.
+  pb::LeaseTimeToLiveResponse response;
+};
+
 // Nothing: there is no such format for it.
 std::optional<std::string> Show(const pb::PutResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::RangeResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::DeleteRangeResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::TxnResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::WatchResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::LeaseGrantResponse& response, const Style& style);
+std::optional<std::string> Show(const RevokedLease& lease, const Style& style);
+std::optional<std::string> Show(const LeaseTimeLeft& lease, const Style& style);
+std::optional<std::string> Show(const pb::LeaseKeepAliveResponse& response, const Style& style);
+std::optional<std::string> Show(const pb::LeaseLeasesResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::MemberListResponse& response, const Style& style);
 std::optional<std::string> Show(const pb::AlarmResponse& response, const Style& style);
 // What changes members or versions says so in words of the command's own in the simple format.

@@ -87,6 +87,7 @@ const Command& Root() {
     made.children = KvCommands();
     made.children.push_back(TxnCommand());
     made.children.push_back(WatchCommand());
+    made.children.push_back(LeaseCommand());
     made.children.push_back(ImportCommand());
     made.children.push_back(ExportCommand());
     made.children.push_back(StatusCommand());

@@ -180,6 +180,62 @@ TEST_CASE("durations and sizes are printed as Go prints them") {
   CHECK(HumanBytes(2147483648) == "2.1 GB");
 }
 
+TEST_CASE("leases are printed as etcdctl prints its own structs of them") {
+  const std::string header =
+      "header { cluster_id: 3586811377195397337 member_id: 7616583982444832909 revision: 3 "
+      "raft_term: 2 } ";
+  const std::string json_header =
+      "{\"cluster_id\":3586811377195397337,\"member_id\":7616583982444832909,\"revision\":3,"
+      "\"raft_term\":2,";
+  const std::string field_header =
+      "\"ClusterID\" : 3586811377195397337\n\"MemberID\" : 7616583982444832909\n"
+      "\"Revision\" : 3\n\"RaftTerm\" : 2\n";
+  const auto granted = Read<pb::LeaseGrantResponse>(header + "ID: 7533855897146613004 TTL: 100");
+  CHECK(*Show(granted, {}) == "lease 688da205ba67dd0c granted with TTL(100s)\n");
+  CHECK(*Show(granted, {.format = Format::kJson}) ==
+        json_header + "\"ID\":7533855897146613004,\"TTL\":100,\"Error\":\"\"}\n");
+  CHECK(*Show(granted, {.format = Format::kFields}) ==
+        field_header + "\"ID\" : 7533855897146613004\n\"TTL\" : 100\n");
+  CHECK_FALSE(Show(granted, {.format = Format::kTable}));
+
+  LeaseTimeLeft left{.with_keys = true,
+                     .response = Read<pb::LeaseTimeToLiveResponse>(
+                         header + "ID: 7533855897146613012 TTL: 299 grantedTTL: 300 keys: 'foo' "
+                                  "keys: 'fop'")};
+  CHECK(*Show(left, {}) ==
+        "lease 688da205ba67dd14 granted with TTL(300s), remaining(299s), attached keys([foo "
+        "fop])\n");
+  CHECK(*Show(left, {.format = Format::kJson}) ==
+        json_header +
+            "\"id\":7533855897146613012,\"ttl\":299,\"granted-ttl\":300,"
+            "\"keys\":[\"Zm9v\",\"Zm9w\"]}\n");
+  CHECK(*Show(left, {.format = Format::kFields}) ==
+        field_header +
+            "\"ID\" : 7533855897146613012\n\"TTL\" : 299\n\"GrantedTTL\" : 300\n"
+            "\"Key\" : \"foo\"\n\"Key\" : \"fop\"\n");
+  left = {.with_keys = false,
+          .response = Read<pb::LeaseTimeToLiveResponse>(header + "ID: 123 TTL: -1")};
+  CHECK(*Show(left, {}) == "lease 000000000000007b already expired\n");
+  CHECK(*Show(left, {.format = Format::kJson}) ==
+        json_header + "\"id\":123,\"ttl\":-1,\"granted-ttl\":0,\"keys\":null}\n");
+
+  const auto list = Read<pb::LeaseLeasesResponse>(header + "leases { ID: 2 } leases { ID: 1 }");
+  CHECK(*Show(list, {}) == "found 2 leases\n0000000000000002\n0000000000000001\n");
+  CHECK(*Show(list, {.format = Format::kJson}) ==
+        json_header + "\"leases\":[{\"id\":2},{\"id\":1}]}\n");
+  CHECK(*Show(list, {.format = Format::kFields}) == field_header + "\"ID\" : 2\n\"ID\" : 1\n");
+
+  const auto renewed = Read<pb::LeaseKeepAliveResponse>(header + "ID: 255 TTL: 300");
+  CHECK(*Show(renewed, {}) == "lease 00000000000000ff keepalived with TTL(300)\n");
+  CHECK(*Show(renewed, {.format = Format::kJson}) == json_header + "\"ID\":255,\"TTL\":300}\n");
+  const RevokedLease revoked{.id = 255, .response = Read<pb::LeaseRevokeResponse>(header)};
+  CHECK(*Show(revoked, {}) == "lease 00000000000000ff revoked\n");
+  CHECK(*Show(revoked, {.format = Format::kFields}) == field_header);
+  CHECK_FALSE(Show(revoked, {.format = Format::kProtobuf}));
+  CHECK(Show(list, {.format = Format::kFields, .hex = true})->ends_with(
+      "\"ID\" : 0000000000000002\n\"ID\" : 0000000000000001\n"));
+}
+
 TEST_CASE("base64 goes there and back, and nothing else is taken for it") {
   for (std::string bytes : {"", "a", "ab", "abc", "abcd", "\xff\xfe\xfd"}) {
     CHECK(FromBase64(Base64(bytes)) == bytes);

@@ -4,6 +4,7 @@
 #include <rocksdb/env.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <filesystem>
 #include <fstream>
@@ -27,15 +28,27 @@ namespace fs = std::filesystem;
 
 std::string UrlOf(const std::string& name) { return "http://" + name + ":2380"; }
 
-std::string PutCommand(const std::string& key, const std::string& value) {
+std::string EncodeCommand(kvd::internal::Kind kind, const google::protobuf::MessageLite& body) {
+  kvd::internal::Command command;
+  command.set_kind(kind);
+  command.set_min_version(1);
+  command.set_body(body.SerializeAsString());
+  return command.SerializeAsString();
+}
+
+std::string PutCommand(const std::string& key, const std::string& value, int64_t lease = 0) {
   etcdserverpb::PutRequest put;
   put.set_key(key);
   put.set_value(value);
-  kvd::internal::Command command;
-  command.set_kind(kvd::internal::PUT);
-  command.set_min_version(1);
-  command.set_body(put.SerializeAsString());
-  return command.SerializeAsString();
+  put.set_lease(lease);
+  return EncodeCommand(kvd::internal::PUT, put);
+}
+
+std::string GrantCommand(int64_t id, int64_t ttl) {
+  etcdserverpb::LeaseGrantRequest grant;
+  grant.set_id(id);
+  grant.set_ttl(ttl);
+  return EncodeCommand(kvd::internal::LEASE_GRANT, grant);
 }
 
 // The processes and disks of one test.
@@ -130,8 +143,12 @@ class Nodes {
   }
 
   void Put(const std::string& at, const std::string& key, const std::string& value) {
+    Do(at, PutCommand(key, value));
+  }
+  // Through the leader, wherever it is.
+  void Do(const std::string& at, std::string command) {
     std::optional<ProposalResult> result;
-    node(at).replica().Propose(PutCommand(key, value), absl::Seconds(10),
+    node(at).replica().Propose(std::move(command), absl::Seconds(10),
                                [&result](ProposalResult answer) { result = std::move(answer); });
     REQUIRE(runtime_.RunUntil([&result] { return result.has_value(); }));
     INFO(Describe(result->error));
@@ -148,6 +165,28 @@ class Nodes {
     const auto response = node(at).machine().Range(request);
     REQUIRE(response.ok());
     return response->kvs().empty() ? "" : response->kvs(0).value();
+  }
+
+  LeaseAnswer Renew(const std::string& at, int64_t lease, absl::Duration deadline) {
+    std::optional<LeaseAnswer> answer;
+    node(at).leases().Renew(lease, deadline, [&answer](LeaseAnswer given) { answer = given; });
+    REQUIRE(runtime_.RunUntil([&answer] { return answer.has_value(); }));
+    return *answer;
+  }
+  std::string LeaderName() {
+    REQUIRE(runtime_.RunUntil([this] { return Leader() != nullptr; }));
+    for (auto& [name, process] : processes_) {
+      if (process.node.get() == Leader()) return name;
+    }
+    return "";
+  }
+  // Whether all that run have applied the same, and hold no lease and no key.
+  bool AllEmpty() {
+    const Head head = processes_.begin()->second.node->machine().head();
+    return std::ranges::all_of(processes_, [&head](const auto& each) {
+      const KvMachine& machine = each.second.node->machine();
+      return machine.head() == head && head.keys == 0 && machine.lease_count() == 0;
+    });
   }
 
   Node& node(const std::string& name) { return *processes_.at(name).node; }
@@ -626,6 +665,101 @@ TEST_CASE("most decide who differs, the leader where there is no majority") {
   // Who compacted elsewhere, or stands elsewhere, says nothing.
   CHECK(Differing(1, {{1, hash(7)}, {2, {.revision = 5, .compacted = 2, .hash = 8}}}).empty());
   CHECK(Differing(1, {{1, hash(7)}, {2, {.revision = 4, .compacted = 1, .hash = 8}}}).empty());
+}
+
+TEST_CASE("a lease outlives its leader, and ends on all members at one revision") {
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  nodes.Do("a", GrantCommand(7, 10));
+  for (const char* key : {"x", "y"}) nodes.Do("b", PutCommand(key, "1", 7));
+  nodes.runtime().RunFor(absl::Seconds(8));
+  const absl::Duration renewed = nodes.runtime().Uptime();
+  for (const char* at : {"a", "b", "c"}) {
+    CHECK(nodes.Renew(at, 7, absl::Seconds(5)).seconds == 10);
+    CHECK(nodes.Renew(at, 8, absl::Seconds(5)).seconds == std::nullopt);
+  }
+  const std::string first = nodes.LeaderName();
+  nodes.Crash(first);
+  nodes.runtime().RunFor(renewed + absl::Seconds(10) - nodes.runtime().Uptime());
+  CHECK(nodes.Get(nodes.LeaderName(), "x") == "1");
+  REQUIRE(nodes.runtime().RunUntil([&] { return nodes.AllEmpty(); }, absl::Seconds(30)));
+  nodes.Start(first);
+  REQUIRE(nodes.AwaitStarted(first));
+  REQUIRE(nodes.runtime().RunUntil([&] { return nodes.AllEmpty(); }, absl::Seconds(30)));
+  // Two puts, and one revision for both deletions.
+  CHECK(nodes.node(first).machine().head().revision == 4);
+}
+
+TEST_CASE("a leader that is cut off renews nothing, and the next one does") {
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  nodes.Do("a", GrantCommand(7, 30));
+  const std::string cut = nodes.LeaderName();
+  CHECK(nodes.Renew(cut, 7, absl::Seconds(5)).seconds == 30);
+  nodes.hub().Cut(UrlOf(cut));
+  // It still believes that it leads.
+  CHECK(nodes.node(cut).replica().leading());
+  CHECK(nodes.Renew(cut, 7, absl::Seconds(20)).error != ReplicaError::kNone);
+  const std::string other = cut == "a" ? "b" : "a";
+  CHECK(nodes.Renew(other, 7, absl::Seconds(20)).seconds == 30);
+  nodes.hub().Heal();
+  CHECK(nodes.Renew(cut, 7, absl::Seconds(20)).seconds == 30);
+}
+
+TEST_CASE("a long lease does not start over with every leader, unless it is renewed") {
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  nodes.Do("a", GrantCommand(7, 900));
+  nodes.Do("a", PutCommand("k", "1", 7));
+  absl::Duration began = nodes.runtime().Uptime();
+  const auto change_leader = [&] {
+    const std::string leader = nodes.LeaderName();
+    nodes.Crash(leader);
+    nodes.Start(leader);
+    REQUIRE(nodes.AwaitStarted(leader));
+    nodes.LeaderName();
+  };
+  nodes.runtime().RunFor(absl::Seconds(320));
+  REQUIRE(nodes.Leader()->machine().FindLease(7)->remaining > 0);
+  change_leader();
+  // What a checkpoint took is given back, before the renewal is acknowledged.
+  CHECK(nodes.Renew("a", 7, absl::Seconds(20)).seconds == 900);
+  CHECK(nodes.Leader()->machine().FindLease(7)->remaining == 0);
+  began = nodes.runtime().Uptime();
+  for (int i = 0; i < 3; ++i) {
+    nodes.runtime().RunFor(absl::Seconds(320));
+    change_leader();
+  }
+  REQUIRE(nodes.runtime().RunUntil([&] { return nodes.AllEmpty(); }, absl::Seconds(330)));
+  CHECK(nodes.runtime().Uptime() - began >= absl::Seconds(900));
+}
+
+TEST_CASE("leases that end together are gone together") {
+  constexpr int kLeases = 1300;
+  Nodes nodes({"a", "b", "c"});
+  nodes.StartAll();
+  nodes.AwaitAllServe();
+  int open = 0;
+  const auto ask = [&](std::string command) {
+    ++open;
+    nodes.Leader()->replica().Propose(std::move(command), absl::Seconds(10),
+                                      [&open](const ProposalResult& result) {
+                                        CHECK(result.error == ReplicaError::kNone);
+                                        CHECK(result.reply.status.ok());
+                                        --open;
+                                      });
+  };
+  const absl::Duration began = nodes.runtime().Uptime();
+  for (int id = 1; id <= kLeases; ++id) ask(GrantCommand(id, 60));
+  for (int id = 1; id <= kLeases; ++id) ask(PutCommand("k" + std::to_string(id), "v", id));
+  REQUIRE(nodes.runtime().RunUntil([&open] { return open == 0; }));
+  nodes.runtime().RunFor(began + absl::Seconds(60) - nodes.runtime().Uptime());
+  CHECK(nodes.Leader()->machine().head().keys == kLeases);
+  REQUIRE(nodes.runtime().RunUntil([&] { return nodes.AllEmpty(); }, absl::Seconds(30)));
+  CHECK(nodes.Leader()->machine().head().revision == 1 + 2 * kLeases);
 }
 
 }  // namespace

@@ -370,7 +370,6 @@ std::vector<Flag> UsedFlags() {
 std::vector<Flag> ForeignFlags() {
   using enum FlagStance;
   using enum FlagKind;
-  constexpr std::string_view kLater = "it has no effect yet; it arrives with the complete API";
   constexpr std::string_view kAuth = "it has no effect yet; it arrives with users and roles";
   constexpr std::string_view kFrontend = "it has no effect yet; it arrives with the JSON gateway";
   constexpr std::string_view kStorage = "it has no meaning here: the storage engine is another one";

@@ -58,7 +58,7 @@ absl::Status Model::CheckRevision(int64_t wanted) const {
 }
 
 absl::Status Model::CheckPut(const etcdserverpb::PutRequest& request) const {
-  if (request.lease() != 0) {
+  if (request.lease() != 0 && !leases_.contains(request.lease())) {
     return MakeStatus(absl::StatusCode::kNotFound, "etcdserver: requested lease not found");
   }
   const bool there = states_.back().count(request.key()) != 0;
@@ -73,6 +73,42 @@ absl::Status Model::CheckTxn(const etcdserverpb::TxnRequest& request) const {
     if (op.has_request_txn()) RETURN_IF_ERROR(CheckTxn(op.request_txn()));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<etcdserverpb::LeaseGrantResponse> Model::Grant(
+    const etcdserverpb::LeaseGrantRequest& request) {
+  if (!leases_.insert(request.id()).second) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "etcdserver: lease already exists");
+  }
+  etcdserverpb::LeaseGrantResponse response;
+  response.mutable_header()->set_revision(revision());
+  response.set_id(request.id());
+  response.set_ttl(request.ttl());
+  return response;
+}
+
+absl::StatusOr<etcdserverpb::LeaseRevokeResponse> Model::Revoke(
+    const etcdserverpb::LeaseRevokeRequest& request) {
+  if (leases_.erase(request.id()) == 0) {
+    return MakeStatus(absl::StatusCode::kNotFound, "etcdserver: requested lease not found");
+  }
+  Command command = Begin();
+  command.changed = std::erase_if(command.state, [&request](const auto& each) {
+                      return each.second.lease() == request.id();
+                    }) > 0;
+  End(std::move(command));
+  etcdserverpb::LeaseRevokeResponse response;
+  response.mutable_header()->set_revision(revision());
+  return response;
+}
+
+std::map<int64_t, std::vector<std::string>> Model::Leases() const {
+  std::map<int64_t, std::vector<std::string>> leases;
+  for (const int64_t id : leases_) leases[id];
+  for (const auto& [key, kv] : states_.back()) {
+    if (kv.lease() != 0) leases[kv.lease()].push_back(key);
+  }
+  return leases;
 }
 
 bool Model::Succeeds(const etcdserverpb::TxnRequest& request) const {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,11 +25,17 @@ class Model {
   absl::StatusOr<etcdserverpb::TxnResponse> Txn(const etcdserverpb::TxnRequest& request);
   absl::StatusOr<etcdserverpb::CompactionResponse> Compact(
       const etcdserverpb::CompactionRequest& request);
+  absl::StatusOr<etcdserverpb::LeaseGrantResponse> Grant(
+      const etcdserverpb::LeaseGrantRequest& request);
+  absl::StatusOr<etcdserverpb::LeaseRevokeResponse> Revoke(
+      const etcdserverpb::LeaseRevokeRequest& request);
   absl::StatusOr<etcdserverpb::RangeResponse> Range(
       const etcdserverpb::RangeRequest& request) const;
 
   int64_t revision() const { return static_cast<int64_t>(states_.size()) - 1; }
   int64_t compacted() const { return compacted_; }
+  // Every lease with its keys.
+  std::map<int64_t, std::vector<std::string>> Leases() const;
 
   struct Event {
     bool is_delete = false;
@@ -65,6 +72,7 @@ class Model {
 
   std::vector<State> states_;  // By revision.
   int64_t compacted_ = -1;
+  std::set<int64_t> leases_;
 };
 
 }  // namespace kv

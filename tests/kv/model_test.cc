@@ -2,6 +2,7 @@
 // odd moments, crashes that lose what was not flushed, and a cache too small for anything.
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -55,9 +56,10 @@ class Workload {
     put.set_ignore_value(dice_.OneIn(8));
     put.set_ignore_lease(dice_.OneIn(8));
     if (!put.ignore_value()) put.set_value(Value());
-    if (!put.ignore_lease() && dice_.OneIn(30)) put.set_lease(7);
+    if (!put.ignore_lease() && dice_.OneIn(3)) put.set_lease(Lease());
     return put;
   }
+  int64_t Lease() { return static_cast<int64_t>(dice_.Below(4)) - 1; }
   etcdserverpb::DeleteRangeRequest Delete() {
     etcdserverpb::DeleteRangeRequest request;
     request.set_key(Key());
@@ -188,7 +190,7 @@ Expected Expect(MachineFixture& fixture, kvd::internal::Kind kind, const Request
 }
 
 Expected NextCommand(Workload& workload, MachineFixture& fixture, Model& model) {
-  const uint64_t choice = workload.dice().Below(20);
+  const uint64_t choice = workload.dice().Below(22);
   if (choice < 10) {
     std::string key =
         workload.dice().OneIn(6) ? "c" + std::to_string(workload.dice().Below(3)) : workload.Key();
@@ -204,6 +206,20 @@ Expected NextCommand(Workload& workload, MachineFixture& fixture, Model& model) 
     return Expect<etcdserverpb::TxnResponse>(fixture, kvd::internal::TXN,
                                              workload.Txn(model.revision()),
                                              [&](const auto& r) { return model.Txn(r); });
+  }
+  if (choice == 19) {
+    etcdserverpb::LeaseGrantRequest request;
+    request.set_id(workload.dice().OneIn(2) ? 2 : -1);
+    request.set_ttl(5);
+    return Expect<etcdserverpb::LeaseGrantResponse>(fixture, kvd::internal::LEASE_GRANT, request,
+                                                    [&](const auto& r) { return model.Grant(r); });
+  }
+  if (choice == 20) {
+    etcdserverpb::LeaseRevokeRequest request;
+    request.set_id(workload.Lease());
+    return Expect<etcdserverpb::LeaseRevokeResponse>(
+        fixture, kvd::internal::LEASE_REVOKE, request,
+        [&](const auto& r) { return model.Revoke(r); });
   }
   etcdserverpb::CompactionRequest request;
   const auto span =
@@ -242,6 +258,16 @@ void CheckReads(Workload& workload, const KvMachine& machine, const Model& model
     sum.MergeFrom(page);
   }
   REQUIRE(sum.DebugString() == whole->DebugString());
+}
+
+void CheckLeases(const KvMachine& machine, const Model& model) {
+  std::map<int64_t, std::vector<std::string>> leases;
+  for (const Lease& lease : machine.Leases()) {
+    const auto keys = machine.KeysOf(lease.id);
+    REQUIRE(keys.ok());
+    leases[lease.id] = *keys;
+  }
+  REQUIRE(leases == model.Leases());
 }
 
 void CheckHistory(const KvMachine& machine, const Model& model) {
@@ -300,6 +326,7 @@ TEST_CASE("random commands and reads are answered as the model answers them") {
         REQUIRE(expected[i].told(replies[i]) == expected[i].answer);
       }
       CheckReads(workload, fixture.machine(), model);
+      CheckLeases(fixture.machine(), model);
       if (workload.dice().OneIn(3)) fixture.WorkOnce();
       if (workload.dice().OneIn(10)) REQUIRE(fixture.machine().Flush().ok());
       if (workload.dice().OneIn(20)) fixture.CrashAndRecover();

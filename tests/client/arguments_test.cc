@@ -114,6 +114,33 @@ TEST_CASE("every command has help with its own flags, and is completed in every 
   visit(Root(), {});
 }
 
+TEST_CASE("what stands behind -- is told apart, and a watch's own variables are known") {
+  CHECK_FALSE(Read({"watch", "a", "b"})->separator);
+  CHECK(Read({"watch", "a", "--rev=1", "--", "echo", "--", "-x"})->separator == size_t{1});
+  CHECK(Read({"watch", "--", "echo"})->separator == size_t{0});
+
+  auto arguments = Read({"watch"});
+  std::vector<std::string> warnings;
+  REQUIRE(AddEnvironment(Root(), GlobalFlags(), {{"KVCTL_WATCH_KEY", "a"}, {"KVCTL_WATCH", "a"}},
+                         "KVCTL", *arguments, warnings)
+              .ok());
+  CHECK(warnings == std::vector<std::string>{"unrecognized environment variable KVCTL_WATCH"});
+}
+
+TEST_CASE("a watch is of a key or a range, from a revision") {
+  auto order = [](const std::vector<std::string>& words) { return WatchRequestFrom(*Read(words)); };
+  CHECK(order({"watch", "a"})->range_end().empty());
+  CHECK(order({"watch", "a", "--prefix"})->range_end() == "b");
+  CHECK(order({"watch", "a", "c", "--rev", "7"})->range_end() == "c");
+  CHECK(order({"watch", "a", "c", "--rev", "7"})->start_revision() == 7);
+  CHECK(order({"watch", "a", "--prev-kv"})->prev_kv());
+  CHECK(order({"watch", "a", "--progress-notify"})->progress_notify());
+  CHECK(order({"watch"}).status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(order({"watch", "a", "b", "c"}).status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(order({"watch", "a", "b", "--prefix"}).status().code() ==
+        absl::StatusCode::kInvalidArgument);
+}
+
 TEST_CASE("prefixes and open ends become ranges") {
   CHECK(PrefixEnd("a") == "b");
   CHECK(PrefixEnd("a\xff") == "b");

@@ -61,6 +61,35 @@ TEST_CASE("a range is printed in every format") {
   CHECK_FALSE(Show(OnePair(), {.format = Format::kTable}));
 }
 
+TEST_CASE("the news of a watch are printed in every format") {
+  const auto news = Read<pb::WatchResponse>(
+      "header { cluster_id: 1 member_id: 2 revision: 4 raft_term: 2 } watch_id: 3 "
+      "events { kv { key: 'a' create_revision: 2 mod_revision: 3 version: 2 value: '2' } "
+      "prev_kv { key: 'a' create_revision: 2 mod_revision: 2 version: 1 value: '1' } } "
+      "events { type: DELETE kv { key: 'a' mod_revision: 4 } }");
+  CHECK(*Show(news, {.format = Format::kSimple}) == "PUT\na\n1\na\n2\nDELETE\na\n\n");
+  CHECK(
+      *Show(news, {.format = Format::kJson}) ==
+      "{\"Header\":{\"cluster_id\":1,\"member_id\":2,\"revision\":4,\"raft_term\":2},\"Events\":["
+      "{\"kv\":{\"key\":\"YQ==\",\"create_revision\":2,\"mod_revision\":3,\"version\":2,"
+      "\"value\":\"Mg==\"},\"prev_kv\":{\"key\":\"YQ==\",\"create_revision\":2,\"mod_revision\":2,"
+      "\"version\":1,\"value\":\"MQ==\"}},{\"type\":1,\"kv\":{\"key\":\"YQ==\",\"mod_revision\":4}}"
+      "],"
+      "\"CompactRevision\":0,\"Canceled\":false,\"Created\":false,\"CancelReason\":\"\"}\n");
+  const std::string fields = *Show(news, {.format = Format::kFields});
+  CHECK(
+      fields.starts_with("\"ClusterID\" : 1\n\"MemberID\" : 2\n\"Revision\" : 4\n"
+                         "\"RaftTerm\" : 2\n\"Type\" : PUT\n\"PrevKey\" : \"a\"\n"));
+  CHECK(fields.find("\"Type\" : DELETE\n\"Key\" : \"a\"\n") != std::string::npos);
+  CHECK_FALSE(Show(news, {.format = Format::kTable}));
+
+  const auto gone = Read<pb::WatchResponse>("header {} canceled: true compact_revision: 2");
+  CHECK(*Show(gone, {.format = Format::kSimple}) == "");
+  CHECK(*Show(gone, {.format = Format::kJson}) ==
+        "{\"Header\":{},\"Events\":null,\"CompactRevision\":2,\"Canceled\":true,"
+        "\"Created\":false,\"CancelReason\":\"\"}\n");
+}
+
 TEST_CASE("a transaction is printed in every format") {
   CHECK(*Show(Txn(), {.format = Format::kSimple}) == "SUCCESS\n\nOK\nb\n1 2\n\na\nv\n\n0\n");
   CHECK(*Show(Txn(), {.format = Format::kJson}) ==

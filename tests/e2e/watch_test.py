@@ -1,23 +1,24 @@
-"""Stock etcdctl watches kvd: the same output as over etcd, across members, compaction and restarts."""
+"""etcdctl and kvctl watch kvd: the same output as over etcd, across members, compaction, restarts."""
 
+import contextlib
 import pathlib
 import shutil
 import subprocess
 import unittest
 
-from cluster import Cluster, await_condition
+from cluster import BIN, Cluster, await_condition
 
 PEERS = pathlib.Path.home() / ".cache/kvd-peers/bin"
 
 
-def etcdctls():
-    """The distribution's, and the peers' newer one."""
+def programs():
+    """Our own; the distribution's, and the peers' newer one, where they are."""
     found = [shutil.which("etcdctl"), shutil.which("etcdctl", path=str(PEERS))]
-    return [program for program in found if program]
+    return [str(BIN / "kvctl")] + [program for program in found if program]
 
 
 class Watch:
-    """A running `etcdctl watch`, whose output and complaints go to files."""
+    """A running `watch`, whose output and complaints go to files."""
 
     def __init__(self, program, endpoint, folder, *arguments):
         self.output = folder / f"watch-{id(self)}"
@@ -43,7 +44,6 @@ class Watch:
         await_condition(f"{expected!r} of a watch", lambda: self.text() == expected)
 
 
-@unittest.skipUnless(etcdctls(), "no etcdctl on this machine")
 class WatchTest(unittest.TestCase):
     def test_past_and_present(self):
         with Cluster(1) as cluster:
@@ -52,7 +52,7 @@ class WatchTest(unittest.TestCase):
                 cluster.kvctl("put", key, value)
             cluster.kvctl("del", "a")
             past = "PUT\na\n1\nPUT\nb\n2\nPUT\na\n1\na\n3\nDELETE\na\n3\na\n\n"
-            for number, program in enumerate(etcdctls()):
+            for number, program in enumerate(programs()):
                 folder, endpoint = cluster.folder, cluster.endpoints
                 with Watch(program, endpoint, folder, "", "--prefix", "--rev=2", "--prev-kv") as all_, \
                         Watch(program, endpoint, folder, "b", "--rev=2") as one:
@@ -76,7 +76,7 @@ class WatchTest(unittest.TestCase):
             for value in range(5):
                 cluster.kvctl("put", "a", str(value))
             cluster.kvctl("compaction", "5")
-            for program in etcdctls():
+            for program in programs():
                 with Watch(program, cluster.endpoints, cluster.folder, "a", "--rev=2") as watch:
                     self.assertNotEqual(watch.process.wait(timeout=60), 0)
                     self.assertIn("required revision has been compacted", watch.errors.read_text())
@@ -84,14 +84,18 @@ class WatchTest(unittest.TestCase):
                     watch.await_text("PUT\na\n3\nPUT\na\n4\n")
 
     def test_members_that_come_and_go(self):
-        """A watcher of all endpoints misses nothing and hears nothing twice."""
+        """Watchers of all endpoints miss nothing and hear nothing twice."""
         with Cluster(3) as cluster:
             cluster.start()
             cluster.kvctl("put", "k", "0")
-            program = etcdctls()[-1]
-            with Watch(program, cluster.endpoints, cluster.folder, "k", "--rev=2") as watch:
+            watches = [Watch(program, cluster.endpoints, cluster.folder, "k", "--rev=2")
+                       for program in programs()]
+            with contextlib.ExitStack() as stack:
+                for watch in watches:
+                    stack.enter_context(watch)
                 expected = "PUT\nk\n0\n"
-                watch.await_text(expected)
+                for watch in watches:
+                    watch.await_text(expected)
                 for round_, member in enumerate(cluster.members, 1):
                     member.kill()
                     others = ",".join(m.endpoint for m in cluster.members if m is not member)
@@ -100,12 +104,13 @@ class WatchTest(unittest.TestCase):
                         value = f"{round_}.{part}"
                         cluster.kvctl("put", "k", value, endpoints=others)
                         expected += f"PUT\nk\n{value}\n"
-                    watch.await_text(expected)
+                    for watch in watches:
+                        watch.await_text(expected)
                     member.start()
                     cluster.await_healthy()
                 cluster.await_caught_up()
                 for member in cluster.members:
-                    with Watch(program, member.endpoint, cluster.folder, "k", "--rev=2") as again:
+                    with Watch(programs()[0], member.endpoint, cluster.folder, "k", "--rev=2") as again:
                         again.await_text(expected)
 
 

@@ -122,7 +122,11 @@ LeaseService::LeaseService(Edge* edge)
 void LeaseService::Grant(const Call& call, const LeaseGrantRequest& request,
                          Done<Encoded<LeaseGrantResponse>> done) {
   absl::Status status = edge_->Admit(call, OnLearner::kRefused);
-  if (status.ok()) status = edge_->CheckQuota(kLeaseCost);
+  if (status.ok() && !edge_->HasRoom(kLeaseCost)) {
+    return edge_->RaiseNoSpace(call, [done = std::move(done)](absl::Status refused) mutable {
+      std::move(done)(std::move(refused));
+    });
+  }
   if (status.ok() && request.ttl() > kLeaseTtlMax) status = ToStatus(Error::kLeaseTtlTooLarge);
   if (!status.ok()) return std::move(done)(std::move(status));
   LeaseGrantRequest granted;

@@ -25,7 +25,7 @@ bool HoldsPut(const TxnRequest& txn) {
 }
 
 bool MayGrow(const CommandView& command) {
-  if (command.kind == kvd::internal::PUT) return true;
+  if (command.kind == kvd::internal::PUT || command.kind == kvd::internal::LEASE_GRANT) return true;
   if (command.kind != kvd::internal::TXN) return false;
   TxnRequest txn;
   return txn.ParseFromArray(command.body.data(), static_cast<int>(command.body.size())) &&
@@ -109,6 +109,7 @@ absl::Status CheckAlarms(const Maintenance& state, const CommandView& command) {
     case kvd::internal::ALARM:
     case kvd::internal::DOWNGRADE:
     case kvd::internal::CLUSTER_VERSION:
+    case kvd::internal::LEASE_CHECKPOINT:  // Changes no key; renewals wait for it.
       return absl::OkStatus();
     default:
       break;

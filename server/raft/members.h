@@ -108,10 +108,10 @@ enum class ChangeRefusal {
   kUnknownMember,   // To be removed, but not a member.
   kWasRemoved,      // An id is never used twice.
   kNothingChanges,
-  kInvalid,  // A zero id, an id named twice, a record for a removed member or one over the limit.
-  kTooMany,  // kVotersMax or kMembersMax would be exceeded.
-  kMoved,    // The configuration is not the one that the change was made for.
-  kInactive,     // MemberGuard: too few members answer.
+  kInvalid,   // A zero id, an id named twice, a record for a removed member or one over the limit.
+  kTooMany,   // kVotersMax or kMembersMax would be exceeded.
+  kMoved,     // The configuration is not the one that the change was made for.
+  kInactive,  // MemberGuard: too few members answer.
   kNotCaughtUp,  // MemberGuard: a target's log is too far behind.
 };
 

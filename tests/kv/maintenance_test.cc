@@ -16,6 +16,9 @@ using etcdserverpb::AlarmResponse;
 using etcdserverpb::DowngradeRequest;
 using kvd::internal::ALARM;
 using kvd::internal::DOWNGRADE;
+using kvd::internal::LEASE_CHECKPOINT;
+using kvd::internal::LEASE_GRANT;
+using kvd::internal::LEASE_REVOKE;
 using kvd::internal::PUT;
 
 AlarmRequest AlarmOf(AlarmRequest::AlarmAction action, etcdserverpb::AlarmType type, MemberId id) {
@@ -58,6 +61,31 @@ TEST_CASE("clients cannot raise alarms without end") {
   CHECK(raise(kAlarmsMax + 1).code() == absl::StatusCode::kResourceExhausted);
   CHECK(raise(kAlarmsMax).ok());  // It is raised already.
   CHECK(fixture.machine().maintenance().alarms.size() == kAlarmsMax);
+}
+
+TEST_CASE("an alarm refuses leases as etcd does, and lets renewals be noted") {
+  MachineFixture fixture;
+  etcdserverpb::LeaseGrantRequest grant;
+  grant.set_ttl(60);
+  grant.set_id(1);
+  REQUIRE(fixture.Do(LEASE_GRANT, grant).status.ok());
+  etcdserverpb::LeaseRevokeRequest revoke;
+  revoke.set_id(1);
+  const kvd::internal::LeaseCheckpoints checkpoints;
+  const auto turn = [&fixture](AlarmRequest::AlarmAction action, etcdserverpb::AlarmType type) {
+    REQUIRE(fixture.Do(ALARM, AlarmOf(action, type, 7)).status.ok());
+  };
+  turn(AlarmRequest::ACTIVATE, etcdserverpb::NOSPACE);
+  grant.set_id(2);
+  CHECK(Message(fixture.Do(LEASE_GRANT, grant).status) ==
+        "etcdserver: mvcc: database space exceeded");
+  CHECK(fixture.Do(LEASE_CHECKPOINT, checkpoints).status.ok());
+  turn(AlarmRequest::ACTIVATE, etcdserverpb::CORRUPT);
+  CHECK(Message(fixture.Do(LEASE_GRANT, grant).status) == "etcdserver: corrupt cluster");
+  CHECK(Message(fixture.Do(LEASE_REVOKE, revoke).status) == "etcdserver: corrupt cluster");
+  CHECK(fixture.Do(LEASE_CHECKPOINT, checkpoints).status.ok());
+  turn(AlarmRequest::DEACTIVATE, etcdserverpb::CORRUPT);
+  CHECK(fixture.Do(LEASE_REVOKE, revoke).status.ok());
 }
 
 TEST_CASE("one downgrade at a time") {

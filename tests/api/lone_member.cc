@@ -12,7 +12,6 @@
 #include <future>
 #include <stdexcept>
 
-#include "proto/internal/command.pb.h"
 #include "server/lease_parts.h"
 #include "server/node.h"
 #include "server/replica/forward.h"
@@ -126,7 +125,7 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   replica.tick = absl::Milliseconds(20);
   replica.raise_cluster_version = [this](uint32_t version) -> std::optional<std::string> {
     if (machine_->cluster_version() >= version) return std::nullopt;
-    return RaiseClusterVersion(version);
+    return kv::RaiseClusterVersion(version);
   };
   LeaseKeeper::Parts leases = LeaseParts(runtime_, machine_, replica_);
   leases.election_timeout = options_.election_timeout;
@@ -165,16 +164,10 @@ LoneMember::LoneMember(Options options, Cluster cluster)
   lease_ = etcdserverpb::Lease::NewStub(channel_);
 }
 
-// The whole cluster runs this build: nothing that it knows is held back.
+// The whole cluster runs this build: nothing that it knows is held back, not for a tick either.
 void LoneMember::RaiseClusterVersion() {
-  kvd::internal::ClusterVersion version;
-  version.set_version(kMachineVersion);
-  kvd::internal::Command command;
-  command.set_kind(kvd::internal::CLUSTER_VERSION);
-  command.set_min_version(1);
-  command.set_body(version.SerializeAsString());
   std::promise<ReplicaError> raised;
-  replica_->Propose(command.SerializeAsString(), absl::Seconds(30),
+  replica_->Propose(kv::RaiseClusterVersion(kMachineVersion), absl::Seconds(30),
                     [&](const ProposalResult& result) { raised.set_value(result.error); });
   if (raised.get_future().get() != ReplicaError::kNone) throw std::runtime_error("no version");
 }

@@ -60,7 +60,8 @@ absl::Status Check(const std::string& method, const std::string& text) {
 
 // Refusals that need the state; a request that meets one is in order by itself.
 bool NeedsState(std::string_view answer) {
-  for (const Error error : {Error::kCompacted, Error::kFutureRevision, Error::kLeaseNotFound}) {
+  for (const Error error : {Error::kCompacted, Error::kFutureRevision, Error::kLeaseNotFound,
+                            Error::kNoSpace, Error::kCorrupt}) {
     if (answer == Describe(ToStatus(error))) return true;
   }
   return false;

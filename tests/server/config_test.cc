@@ -170,7 +170,6 @@ TEST_CASE("settings come out as they were given") {
       {{"--grpc-keepalive-interval=90s"}, {}, "", "ping", "90000"},
       {{"--grpc-keepalive-timeout=1m30s"}, {}, "", "ping-timeout", "90000"},
       {{"--watch-progress-notify-interval=5s"}, {}, "", "watch-progress", "5000"},
-      {{"--experimental-watch-progress-notify-interval=7s"}, {}, "", "watch-progress", "7000"},
       {{"--log-level=debug"}, {}, "", "level", "0"},
       {{"--log-outputs=stdout"}, {}, "", "output", "1"},
       {{"--log-outputs=default"}, {}, "", "output", "0"},

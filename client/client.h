@@ -5,8 +5,8 @@
 // carried out; if that cannot be told, the caller gets Fate::kUnknown and decides. A write is sent
 // only over a connection that stands, so an unreachable server never leaves a doubt.
 //
-// Thread-safe. Only the functions named ...AndWait, OpenStream, and a stream's Read and Finish wait.
-// Every `done` is called exactly once, on a thread of gRPC's, and must not end the client.
+// Thread-safe. Only the functions named ...AndWait, OpenStream, and a stream's Read and Finish
+// wait. Every `done` is called exactly once, on a thread of gRPC's, and must not end the client.
 #pragma once
 
 #include <cstdint>

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "proto/etcd/rpc.pb.h"
-#include "server/api/errors.h"
 #include "server/api/answers.h"
+#include "server/api/errors.h"
 #include "server/kv/kv_machine.h"
 #include "storage/check.h"
 

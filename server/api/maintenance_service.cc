@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
-#include "server/api/errors.h"
 #include "server/api/answers.h"
+#include "server/api/errors.h"
 #include "server/api/validate.h"
 #include "server/api/version.h"
 #include "server/kv/kv_machine.h"

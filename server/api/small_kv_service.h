@@ -1,5 +1,5 @@
-// The small API: kvd.v1.KV as plain functions. Each request is one of etcd's in other words, so that
-// both APIs mean the same and every rule stands in one place.
+// The small API: kvd.v1.KV as plain functions. Each request is one of etcd's in other words, so
+// that both APIs mean the same and every rule stands in one place.
 #pragma once
 
 #include "proto/kvd/v1/kv.pb.h"

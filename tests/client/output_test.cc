@@ -261,8 +261,8 @@ TEST_CASE("leases are printed as etcdctl prints its own structs of them") {
   CHECK(*Show(revoked, {}) == "lease 00000000000000ff revoked\n");
   CHECK(*Show(revoked, {.format = Format::kFields}) == field_header);
   CHECK_FALSE(Show(revoked, {.format = Format::kProtobuf}));
-  CHECK(Show(list, {.format = Format::kFields, .hex = true})->ends_with(
-      "\"ID\" : 0000000000000002\n\"ID\" : 0000000000000001\n"));
+  CHECK(Show(list, {.format = Format::kFields, .hex = true})
+            ->ends_with("\"ID\" : 0000000000000002\n\"ID\" : 0000000000000001\n"));
 }
 
 TEST_CASE("base64 goes there and back, and nothing else is taken for it") {

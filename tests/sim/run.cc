@@ -19,17 +19,17 @@ namespace {
 
 // By Fault, as --without names them.
 constexpr std::array<std::string_view, kFaults> kFaultNames = {
-    "crash", "power-loss", "power-loss-of-all", "restart", "pause", "hold-log", "slow-disk",
-    "clock-rate", "isolate", "cut-one-way", "partition", "flap", "clog", "slow-link", "heal-wire",
-    "fail-sync", "full-disk", "rot", "wipe", "add-member", "change-member", "replace", "transfer",
-    "stop",
+    "crash",     "power-loss", "power-loss-of-all", "restart",     "pause",     "hold-log",
+    "slow-disk", "clock-rate", "isolate",           "cut-one-way", "partition", "flap",
+    "clog",      "slow-link",  "heal-wire",         "fail-sync",   "full-disk", "rot",
+    "wipe",      "add-member", "change-member",     "replace",     "transfer",  "stop",
 };
 
 constexpr size_t kHostsMax = 14;
 constexpr size_t kMembersMax = 9;
 constexpr Time kChangeDeadline = 4 * kSecond;
 constexpr Time kLastStart = 2 * kSecond;  // Of whoever stopped just as the faults did.
-constexpr Time kDecided = 60 * kSecond;  // By then every deadline of a client is over.
+constexpr Time kDecided = 60 * kSecond;   // By then every deadline of a client is over.
 
 }  // namespace
 

@@ -127,7 +127,7 @@ Swarm DrawSwarm(uint64_t seed) {
   weight(Fault::kAddMember, 8);
   weight(Fault::kChangeMember, 12);
   weight(Fault::kReplace, 5);
-  weight(Fault::kTransfer, 8);
+  weight(Fault::kTransfer, 16);
   weight(Fault::kStop, 5);
   if (chance.Below(50) == 0) {
     // A start takes milliseconds of real time, so these are few and small.
@@ -341,7 +341,7 @@ void Run::Do(Fault fault) {
     case Fault::kReplace:
       return Replace();
     case Fault::kTransfer: {
-      Host* host = DrawServing();
+      Host* host = DrawVictim();
       Host* to = DrawServing();
       if (host == nullptr || to == nullptr) return;
       const bool to_anybody = scheduler_.Below(3) == 0;

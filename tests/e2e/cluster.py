@@ -4,10 +4,10 @@ A Cluster owns its processes, ports and data folders, and ends exactly those pro
 always for a condition, with a generous bound that only a real fault reaches.
 """
 
-import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -34,14 +34,24 @@ def await_condition(what, condition, patience=PATIENCE):
         time.sleep(0.05)
 
 
+given_ports = set()
+
+
 def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket())
-            sock.bind(("127.0.0.1", 0))
-            sockets.append(sock)
-        return [sock.getsockname()[1] for sock in sockets]
+    """Never the same twice, and below those that the kernel gives to outgoing connections."""
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(10000, 32000)
+        if port in given_ports:
+            continue
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        given_ports.add(port)
+        ports.append(port)
+    return ports
 
 
 class Member:

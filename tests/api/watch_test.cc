@@ -220,7 +220,7 @@ TEST_CASE("watchers are answered as etcd answered them") {
 
 TEST_CASE("clients that do not read cost little each, hold nobody, and miss nothing") {
   constexpr int kStreams = 20;
-  constexpr int kPuts = 60;
+  constexpr int kPuts = 120;
   LoneMember member;
   const size_t before = ResidentBytes();
   std::vector<std::unique_ptr<Stream>> streams;
@@ -238,8 +238,9 @@ TEST_CASE("clients that do not read cost little each, hold nobody, and miss noth
   }
   CHECK(Metric(member, "etcd_debugging_mvcc_slow_watcher_total") == kStreams);
   CHECK(Metric(member, "etcd_debugging_mvcc_watcher_total") == kStreams + 1);
-  // 60 MB twenty times would be 1.2 GB; of each stream a few messages are on both ends of the wire.
-  CHECK(ResidentBytes() - std::min(before, ResidentBytes()) < size_t{600} << 20);
+  // 120 MB twenty times would be 2.4 GB; of each stream a few messages are on both ends of the
+  // wire, and the C library's allocator keeps some of what it is given back.
+  CHECK(ResidentBytes() - std::min(before, ResidentBytes()) < size_t{1400} << 20);
 
   // Who reads after all hears everything, each once.
   Revision next = 2;

@@ -49,11 +49,7 @@ absl::Status CreateDirectories(rocksdb::Env* env, const std::string& path) {
 std::string RaiseClusterVersion(uint32_t version) {
   kvd::internal::ClusterVersion body;
   body.set_version(version);
-  kvd::internal::Command command;
-  command.set_kind(kvd::internal::CLUSTER_VERSION);
-  command.set_min_version(1);
-  command.set_body(body.SerializeAsString());
-  return command.SerializeAsString();
+  return EncodeCommand(kvd::internal::CLUSTER_VERSION, body.SerializeAsString());
 }
 
 Node::Node(Runtime& runtime, Network& network, rocksdb::Env* env, NodeConfig config)

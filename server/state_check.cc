@@ -164,19 +164,9 @@ void StateCheck::Judge(const Round& round) {
 
 void StateCheck::Raise(MemberId member) {
   const RaisedAlarm raised{.type = etcdserverpb::CORRUPT, .member = member};
-  const std::vector<RaisedAlarm> alarms = parts_.machine->maintenance().alarms;
-  if (std::binary_search(alarms.begin(), alarms.end(), raised)) return;
-  etcdserverpb::AlarmRequest alarm;
-  alarm.set_action(etcdserverpb::AlarmRequest::ACTIVATE);
-  alarm.set_memberid(member);
-  alarm.set_alarm(etcdserverpb::CORRUPT);
-  kvd::internal::Command command;
-  command.set_kind(kvd::internal::ALARM);
-  command.set_min_version(kMaintenanceVersion);
-  command.set_body(alarm.SerializeAsString());
+  if (parts_.machine->maintenance().Raised(raised)) return;
   // Should it fail, the next round tries again.
-  parts_.replica->Propose(command.SerializeAsString(), kRaiseDeadline,
-                          [](const ProposalResult&) {});
+  parts_.replica->Propose(RaiseAlarmCommand(raised), kRaiseDeadline, [](const ProposalResult&) {});
 }
 
 }  // namespace kv

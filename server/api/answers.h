@@ -12,18 +12,9 @@
 #include "server/api/call.h"
 #include "server/api/edge.h"
 #include "server/api/errors.h"
+#include "server/kv/command.h"
 
 namespace kv::api {
-
-// `min_version` is the first machine version that knows the command.
-inline std::string EncodeCommand(kvd::internal::Kind kind, std::string body,
-                                 uint32_t min_version = 1) {
-  kvd::internal::Command command;
-  command.set_kind(kind);
-  command.set_min_version(min_version);
-  command.set_body(std::move(body));
-  return command.SerializeAsString();
-}
 
 // Answers with the machine's reply, its header filled in.
 template <typename Response>

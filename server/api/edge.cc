@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "proto/etcd/rpc.pb.h"
-#include "server/api/answers.h"
 #include "server/api/errors.h"
 #include "server/kv/kv_machine.h"
 #include "storage/check.h"
@@ -88,21 +87,15 @@ bool Edge::HasRoom(int64_t bytes) {
 }
 
 void Edge::RaiseNoSpace(const Call& call, Then then) {
-  etcdserverpb::AlarmRequest alarm;
-  alarm.set_action(etcdserverpb::AlarmRequest::ACTIVATE);
-  alarm.set_memberid(replica().id());
-  alarm.set_alarm(etcdserverpb::NOSPACE);
-  const RaisedAlarm raised{.type = alarm.alarm(), .member = alarm.memberid()};
-  const std::vector<RaisedAlarm> alarms = machine().maintenance().alarms;
+  const RaisedAlarm raised{.type = etcdserverpb::NOSPACE, .member = replica().id()};
   if (options_.quota_bytes <= 0 || machine().cluster_version() < kMaintenanceVersion ||
-      std::binary_search(alarms.begin(), alarms.end(), raised)) {
+      machine().maintenance().Raised(raised)) {
     return std::move(then)(ToStatus(Error::kNoSpace));
   }
-  replica().Propose(
-      EncodeCommand(kvd::internal::ALARM, alarm.SerializeAsString(), kMaintenanceVersion),
-      TimeFor(call), [then = std::move(then)](const ProposalResult&) mutable {
-        std::move(then)(ToStatus(Error::kNoSpace));
-      });
+  replica().Propose(RaiseAlarmCommand(raised), TimeFor(call),
+                    [then = std::move(then)](const ProposalResult&) mutable {
+                      std::move(then)(ToStatus(Error::kNoSpace));
+                    });
 }
 
 void Edge::Read(const Call& call, Consistency consistency, Then then) const {

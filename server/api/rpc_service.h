@@ -7,6 +7,7 @@
 
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "server/api/bidi_stream.h"
@@ -39,6 +40,35 @@ class RpcService {
   void AddBidiStream(std::string_view method, Function function) {
     Add(method, RpcType::kBidiStream,
         BidiStream<Request, Response>(runtime_, MetricsOf(method), std::move(function)));
+  }
+
+  // The same for a service's member function, whose types say the rest. `service` outlives the
+  // rows.
+  template <typename Service, typename Request, typename Response>
+  void AddUnary(std::string_view method, Service* service,
+                void (Service::*function)(const Call&, Request, Done<Response>)) {
+    using Value = std::remove_cvref_t<Request>;
+    AddUnary<Value, Response>(
+        method, [service, function](const Call& call, Value request, Done<Response> done) {
+          (service->*function)(call, std::move(request), std::move(done));
+        });
+  }
+  template <typename Service, typename Request, typename Response>
+  void AddServerStream(std::string_view method, Service* service,
+                       void (Service::*function)(const Call&, Request, Writer<Response>*)) {
+    AddServerStream<Request, Response>(
+        method, [service, function](const Call& call, Request request, Writer<Response>* writer) {
+          (service->*function)(call, std::move(request), writer);
+        });
+  }
+  template <typename Service, typename Request, typename Response>
+  void AddBidiStream(std::string_view method, Service* service,
+                     void (Service::*function)(const Call&, Reader<Request>*, Writer<Response>*)) {
+    AddBidiStream<Request, Response>(
+        method,
+        [service, function](const Call& call, Reader<Request>* reader, Writer<Response>* writer) {
+          (service->*function)(call, reader, writer);
+        });
   }
 
   // All methods that were not added. `sentence` says when they come, or why never.

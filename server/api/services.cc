@@ -171,71 +171,28 @@ class Services::Running {
 
   void AddKv() {
     RpcService rpcs = Add("etcdserverpb.KV");
-    rpcs.AddUnary<RangeRequest, Encoded<RangeResponse>>(
-        "Range", [this](const Call& call, RangeRequest request, auto done) {
-          kv_.Range(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<Received<PutRequest>, Encoded<PutResponse>>(
-        "Put", [this](const Call& call, Received<PutRequest> request, auto done) {
-          kv_.Put(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<Received<DeleteRangeRequest>, Encoded<DeleteRangeResponse>>(
-        "DeleteRange", [this](const Call& call, Received<DeleteRangeRequest> request, auto done) {
-          kv_.DeleteRange(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<Received<TxnRequest>, Encoded<TxnResponse>>(
-        "Txn", [this](const Call& call, Received<TxnRequest> request, auto done) {
-          kv_.Txn(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<Received<CompactionRequest>, Encoded<CompactionResponse>>(
-        "Compact", [this](const Call& call, Received<CompactionRequest> request, auto done) {
-          kv_.Compact(call, std::move(request), std::move(done));
-        });
-    rpcs.AddServerStream<RangeRequest, RangeStreamResponse>(
-        "RangeStream", [this](const Call& call, RangeRequest request, auto* writer) {
-          kv_.RangeStream(call, std::move(request), writer);
-        });
+    rpcs.AddUnary("Range", &kv_, &KvService::Range);
+    rpcs.AddUnary("Put", &kv_, &KvService::Put);
+    rpcs.AddUnary("DeleteRange", &kv_, &KvService::DeleteRange);
+    rpcs.AddUnary("Txn", &kv_, &KvService::Txn);
+    rpcs.AddUnary("Compact", &kv_, &KvService::Compact);
+    rpcs.AddServerStream("RangeStream", &kv_, &KvService::RangeStream);
   }
 
   void AddSmallKv() {
     RpcService rpcs = Add("kvd.v1.KV");
-    rpcs.AddUnary<kvd::v1::PutRequest, kvd::v1::PutResponse>(
-        "Put", [this](const Call& call, kvd::v1::PutRequest request, auto done) {
-          small_kv_.Put(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<kvd::v1::GetRequest, kvd::v1::GetResponse>(
-        "Get", [this](const Call& call, kvd::v1::GetRequest request, auto done) {
-          small_kv_.Get(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<kvd::v1::DeleteRequest, kvd::v1::DeleteResponse>(
-        "Delete", [this](const Call& call, kvd::v1::DeleteRequest request, auto done) {
-          small_kv_.Delete(call, std::move(request), std::move(done));
-        });
-    rpcs.AddServerStream<kvd::v1::ScanRequest, kvd::v1::ScanResponse>(
-        "Scan", [this](const Call& call, kvd::v1::ScanRequest request, auto* writer) {
-          small_kv_.Scan(call, std::move(request), writer);
-        });
+    rpcs.AddUnary("Put", &small_kv_, &SmallKvService::Put);
+    rpcs.AddUnary("Get", &small_kv_, &SmallKvService::Get);
+    rpcs.AddUnary("Delete", &small_kv_, &SmallKvService::Delete);
+    rpcs.AddServerStream("Scan", &small_kv_, &SmallKvService::Scan);
   }
 
   void AddLease() {
     RpcService rpcs = Add("etcdserverpb.Lease");
-    rpcs.AddUnary<LeaseGrantRequest, Encoded<LeaseGrantResponse>>(
-        "LeaseGrant", [this](const Call& call, const LeaseGrantRequest& request, auto done) {
-          lease_.Grant(call, request, std::move(done));
-        });
-    rpcs.AddUnary<Received<LeaseRevokeRequest>, Encoded<LeaseRevokeResponse>>(
-        "LeaseRevoke", [this](const Call& call, Received<LeaseRevokeRequest> request, auto done) {
-          lease_.Revoke(call, std::move(request), std::move(done));
-        });
-    rpcs.AddBidiStream<LeaseKeepAliveRequest, LeaseKeepAliveResponse>(
-        "LeaseKeepAlive", [this](const Call& call, auto* reader, auto* writer) {
-          lease_.KeepAlive(call, reader, writer);
-        });
-    rpcs.AddUnary<LeaseTimeToLiveRequest, Encoded<LeaseTimeToLiveResponse>>(
-        "LeaseTimeToLive",
-        [this](const Call& call, const LeaseTimeToLiveRequest& request, auto done) {
-          lease_.TimeToLive(call, request, std::move(done));
-        });
+    rpcs.AddUnary("LeaseGrant", &lease_, &LeaseService::Grant);
+    rpcs.AddUnary("LeaseRevoke", &lease_, &LeaseService::Revoke);
+    rpcs.AddBidiStream("LeaseKeepAlive", &lease_, &LeaseService::KeepAlive);
+    rpcs.AddUnary("LeaseTimeToLive", &lease_, &LeaseService::TimeToLive);
     rpcs.AddUnary<LeaseLeasesRequest, Encoded<LeaseLeasesResponse>>(
         "LeaseLeases", [this](const Call& call, const LeaseLeasesRequest&, auto done) {
           lease_.Leases(call, std::move(done));
@@ -244,67 +201,27 @@ class Services::Running {
 
   void AddMaintenance() {
     RpcService rpcs = Add("etcdserverpb.Maintenance");
-    rpcs.AddUnary<StatusRequest, StatusResponse>(
-        "Status", [this](const Call& call, StatusRequest request, auto done) {
-          maintenance_.Status(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<Received<AlarmRequest>, Encoded<AlarmResponse>>(
-        "Alarm", [this](const Call& call, Received<AlarmRequest> request, auto done) {
-          maintenance_.Alarm(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<HashKVRequest, HashKVResponse>(
-        "HashKV", [this](const Call& call, HashKVRequest request, auto done) {
-          maintenance_.HashKv(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<HashRequest, HashResponse>(
-        "Hash", [this](const Call& call, HashRequest request, auto done) {
-          maintenance_.Hash(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<DefragmentRequest, DefragmentResponse>(
-        "Defragment", [this](const Call& call, DefragmentRequest request, auto done) {
-          maintenance_.Defragment(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<MoveLeaderRequest, MoveLeaderResponse>(
-        "MoveLeader", [this](const Call& call, MoveLeaderRequest request, auto done) {
-          maintenance_.MoveLeader(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<Received<DowngradeRequest>, Encoded<DowngradeResponse>>(
-        "Downgrade", [this](const Call& call, Received<DowngradeRequest> request, auto done) {
-          maintenance_.Downgrade(call, std::move(request), std::move(done));
-        });
+    rpcs.AddUnary("Status", &maintenance_, &MaintenanceService::Status);
+    rpcs.AddUnary("Alarm", &maintenance_, &MaintenanceService::Alarm);
+    rpcs.AddUnary("HashKV", &maintenance_, &MaintenanceService::HashKv);
+    rpcs.AddUnary("Hash", &maintenance_, &MaintenanceService::Hash);
+    rpcs.AddUnary("Defragment", &maintenance_, &MaintenanceService::Defragment);
+    rpcs.AddUnary("MoveLeader", &maintenance_, &MaintenanceService::MoveLeader);
+    rpcs.AddUnary("Downgrade", &maintenance_, &MaintenanceService::Downgrade);
     rpcs.RefuseTheRest(fmt::format("this method of Maintenance {}", kWithV3));
   }
 
   void AddCluster() {
     RpcService rpcs = Add("etcdserverpb.Cluster");
-    rpcs.AddUnary<MemberListRequest, MemberListResponse>(
-        "MemberList", [this](const Call& call, MemberListRequest request, auto done) {
-          cluster_.MemberList(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<MemberAddRequest, MemberAddResponse>(
-        "MemberAdd", [this](const Call& call, MemberAddRequest request, auto done) {
-          cluster_.MemberAdd(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<MemberRemoveRequest, MemberRemoveResponse>(
-        "MemberRemove", [this](const Call& call, MemberRemoveRequest request, auto done) {
-          cluster_.MemberRemove(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<MemberUpdateRequest, MemberUpdateResponse>(
-        "MemberUpdate", [this](const Call& call, MemberUpdateRequest request, auto done) {
-          cluster_.MemberUpdate(call, std::move(request), std::move(done));
-        });
-    rpcs.AddUnary<MemberPromoteRequest, MemberPromoteResponse>(
-        "MemberPromote", [this](const Call& call, MemberPromoteRequest request, auto done) {
-          cluster_.MemberPromote(call, std::move(request), std::move(done));
-        });
+    rpcs.AddUnary("MemberList", &cluster_, &ClusterService::MemberList);
+    rpcs.AddUnary("MemberAdd", &cluster_, &ClusterService::MemberAdd);
+    rpcs.AddUnary("MemberRemove", &cluster_, &ClusterService::MemberRemove);
+    rpcs.AddUnary("MemberUpdate", &cluster_, &ClusterService::MemberUpdate);
+    rpcs.AddUnary("MemberPromote", &cluster_, &ClusterService::MemberPromote);
   }
 
   void AddWatch() {
-    Add("etcdserverpb.Watch")
-        .AddBidiStream<WatchRequest, Encoded<WatchResponse>>(
-            "Watch", [this](const Call& call, auto* reader, auto* writer) {
-              watch_.Watch(call, reader, writer);
-            });
+    Add("etcdserverpb.Watch").AddBidiStream("Watch", &watch_, &WatchService::Watch);
   }
 
   void AddHealth() {

@@ -1,5 +1,9 @@
 #include "server/kv/command.h"
 
+#include <utility>
+
+#include "proto/internal/command.pb.h"
+
 namespace kv {
 namespace {
 
@@ -75,6 +79,14 @@ class Fields {
 };
 
 }  // namespace
+
+std::string EncodeCommand(kvd::internal::Kind kind, std::string body, uint32_t min_version) {
+  kvd::internal::Command command;
+  command.set_kind(kind);
+  command.set_min_version(min_version);
+  command.set_body(std::move(body));
+  return command.SerializeAsString();
+}
 
 std::optional<CommandView> ReadCommand(std::string_view bytes) {
   CommandView command;

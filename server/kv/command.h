@@ -1,11 +1,19 @@
-// Reads what an entry's bytes mean (proto/internal/command.proto) without copying them.
+// The bytes of a command entry (proto/internal/command.proto): made, and read without copying.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
+namespace kvd::internal {
+enum Kind : int;
+}
+
 namespace kv {
+
+// `min_version` is the first machine version that knows the command.
+std::string EncodeCommand(kvd::internal::Kind kind, std::string body, uint32_t min_version = 1);
 
 // A command whose body still lies in the entry.
 struct CommandView {

@@ -41,8 +41,6 @@ namespace kv {
 
 // What this build understands: a command with a greater min_version stops the member.
 inline constexpr uint32_t kMachineVersion = 2;
-// The first that knows leases: none is granted before the cluster is there.
-inline constexpr uint32_t kLeaseMachineVersion = 2;
 
 struct KvMachineOptions {
   rocksdb::Env* env = nullptr;

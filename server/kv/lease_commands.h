@@ -15,6 +15,9 @@
 
 namespace kv {
 
+// The first machine version that knows leases: none is granted before the cluster is there.
+inline constexpr uint32_t kLeaseMachineVersion = 2;
+
 inline constexpr int64_t kLeaseTtlMax = 9'000'000'000;  // Seconds; the contract's.
 // Leases are kept in memory: more than this many at once are refused.
 inline constexpr size_t kLeasesMax = size_t{1} << 20;

@@ -20,14 +20,6 @@ constexpr size_t kExpiredInCommand = 500;
 constexpr size_t kExpiriesUnderWay = 2;
 constexpr size_t kCheckpointsInCommand = 1000;
 
-std::string EncodeCommand(kvd::internal::Kind kind, std::string body) {
-  kvd::internal::Command command;
-  command.set_kind(kind);
-  command.set_min_version(2);
-  command.set_body(std::move(body));
-  return command.SerializeAsString();
-}
-
 std::string ExpiryCommand(uint64_t term, const std::vector<Lease>& leases) {
   kvd::internal::LeaseExpiry expiry;
   expiry.set_term(term);
@@ -36,7 +28,8 @@ std::string ExpiryCommand(uint64_t term, const std::vector<Lease>& leases) {
     expired->set_id(lease.id);
     expired->set_granted(lease.granted);
   }
-  return EncodeCommand(kvd::internal::LEASE_EXPIRE, expiry.SerializeAsString());
+  return EncodeCommand(kvd::internal::LEASE_EXPIRE, expiry.SerializeAsString(),
+                       kLeaseMachineVersion);
 }
 
 std::string CheckpointCommand(uint64_t term, const std::vector<Lease>& leases) {
@@ -48,7 +41,8 @@ std::string CheckpointCommand(uint64_t term, const std::vector<Lease>& leases) {
     checkpoint->set_granted(lease.granted);
     checkpoint->set_remaining(lease.remaining);
   }
-  return EncodeCommand(kvd::internal::LEASE_CHECKPOINT, checkpoints.SerializeAsString());
+  return EncodeCommand(kvd::internal::LEASE_CHECKPOINT, checkpoints.SerializeAsString(),
+                       kLeaseMachineVersion);
 }
 
 std::string Encode(const LeaseAnswer& answer) {

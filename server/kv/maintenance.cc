@@ -39,6 +39,18 @@ bool Maintenance::Raised(int32_t type) const {
                      [type](const RaisedAlarm& alarm) { return alarm.type == type; });
 }
 
+bool Maintenance::Raised(const RaisedAlarm& alarm) const {
+  return std::binary_search(alarms.begin(), alarms.end(), alarm);
+}
+
+std::string RaiseAlarmCommand(const RaisedAlarm& alarm) {
+  AlarmRequest request;
+  request.set_action(AlarmRequest::ACTIVATE);
+  request.set_memberid(alarm.member);
+  request.set_alarm(static_cast<etcdserverpb::AlarmType>(alarm.type));
+  return EncodeCommand(kvd::internal::ALARM, request.SerializeAsString(), kMaintenanceVersion);
+}
+
 std::string Encode(const Maintenance& state) {
   kvd::internal::MaintenanceState message;
   for (const RaisedAlarm& alarm : state.alarms) {

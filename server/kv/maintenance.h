@@ -37,13 +37,17 @@ struct Maintenance {
   std::vector<RaisedAlarm> alarms;  // Sorted, without repeats.
   std::string downgrade_target;     // "3.6.0"; empty: none was begun.
 
-  bool Raised(int32_t type) const;
+  bool Raised(int32_t type) const;  // By any member.
+  bool Raised(const RaisedAlarm& alarm) const;
   friend bool operator==(const Maintenance&, const Maintenance&) = default;
 };
 
 // Deterministic. Nothing: the bytes are no such state.
 std::string Encode(const Maintenance& state);
 std::optional<Maintenance> DecodeMaintenance(std::string_view bytes);
+
+// The command that raises it.
+std::string RaiseAlarmCommand(const RaisedAlarm& alarm);
 
 // Each changes `state` and answers as etcd does; `revision` is the header's.
 Reply DoAlarm(Maintenance& state, const etcdserverpb::AlarmRequest& request, Revision revision);

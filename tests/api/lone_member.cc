@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <stdexcept>
 
@@ -194,6 +195,14 @@ grpc::Status LoneMember::Put(const std::string& key, const std::string& value) {
   request.set_value(value);
   etcdserverpb::PutResponse response;
   return kv_->Put(&context, request, &response);
+}
+
+size_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  size_t total = 0;
+  size_t resident = 0;
+  statm >> total >> resident;
+  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace kv::api

@@ -67,4 +67,7 @@ class LoneMember {
   std::unique_ptr<etcdserverpb::Lease::Stub> lease_;
 };
 
+// Of this process.
+size_t ResidentBytes();
+
 }  // namespace kv::api

@@ -6,12 +6,10 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
-#include <fstream>
 #include <future>
 #include <string>
 #include <thread>
@@ -85,14 +83,6 @@ grpc::Status AskHealth(const std::shared_ptr<grpc::Channel>& channel, const std:
     request = fmt::format("\x0a{}{}", static_cast<char>(service.size()), service);
   }
   return CallRaw(channel, "/grpc.health.v1.Health/Check", request, answer);
-}
-
-size_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  size_t total = 0;
-  size_t resident = 0;
-  statm >> total >> resident;
-  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace

@@ -17,13 +17,11 @@
 #include <google/protobuf/text_format.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -191,14 +189,6 @@ uint64_t Metric(LoneMember& member, const std::string& name) {
 // Watchers end a little after the calls that brought them.
 void AwaitNoWatcherBut(LoneMember& member, uint64_t number) {
   while (Metric(member, "etcd_debugging_mvcc_watcher_total") != number) std::this_thread::yield();
-}
-
-size_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  size_t total = 0;
-  size_t resident = 0;
-  statm >> total >> resident;
-  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace

@@ -28,27 +28,19 @@ namespace fs = std::filesystem;
 
 std::string UrlOf(const std::string& name) { return "http://" + name + ":2380"; }
 
-std::string EncodeCommand(kvd::internal::Kind kind, const google::protobuf::MessageLite& body) {
-  kvd::internal::Command command;
-  command.set_kind(kind);
-  command.set_min_version(1);
-  command.set_body(body.SerializeAsString());
-  return command.SerializeAsString();
-}
-
 std::string PutCommand(const std::string& key, const std::string& value, int64_t lease = 0) {
   etcdserverpb::PutRequest put;
   put.set_key(key);
   put.set_value(value);
   put.set_lease(lease);
-  return EncodeCommand(kvd::internal::PUT, put);
+  return EncodeCommand(kvd::internal::PUT, put.SerializeAsString());
 }
 
 std::string GrantCommand(int64_t id, int64_t ttl) {
   etcdserverpb::LeaseGrantRequest grant;
   grant.set_id(id);
   grant.set_ttl(ttl);
-  return EncodeCommand(kvd::internal::LEASE_GRANT, grant);
+  return EncodeCommand(kvd::internal::LEASE_GRANT, grant.SerializeAsString());
 }
 
 // The processes and disks of one test.
@@ -605,14 +597,8 @@ void RotOneValue(const std::string& member_dir) {
 
 // The hub carries no handshakes, by which members learn what all of them can run.
 void RaiseClusterVersion(Nodes& nodes) {
-  kvd::internal::ClusterVersion version;
-  version.set_version(kMachineVersion);
-  kvd::internal::Command command;
-  command.set_kind(kvd::internal::CLUSTER_VERSION);
-  command.set_min_version(1);
-  command.set_body(version.SerializeAsString());
   std::optional<ProposalResult> result;
-  nodes.node("a").replica().Propose(command.SerializeAsString(), absl::Seconds(10),
+  nodes.node("a").replica().Propose(kv::RaiseClusterVersion(kMachineVersion), absl::Seconds(10),
                                     [&](ProposalResult answer) { result = std::move(answer); });
   REQUIRE(nodes.runtime().RunUntil([&] { return result.has_value(); }));
   REQUIRE(nodes.node("a").machine().cluster_version() == kMachineVersion);

@@ -406,11 +406,12 @@ class Client::Attempts : public std::enable_shared_from_this<Client::Attempts> {
   }
 
   template <typename Then>
-  void Run(const char* path, grpc::ByteBuffer request, Clock::time_point deadline, Then then) {
+  void Run(const char* path, const grpc::ByteBuffer& request, Clock::time_point deadline,
+           Then then) {
     sent_ = std::make_unique<Sent>();
     sent_->context.set_deadline(WallTime(deadline));
     state_->AddToken(&sent_->context);
-    sent_->request = std::move(request);
+    sent_->request = request;  // A reference to the same slices.
     endpoint().stub().UnaryCall(
         &sent_->context, path, grpc::StubOptions(), &sent_->request, &sent_->response,
         [self = shared_from_this(), then](grpc::Status status) { then(status); });
@@ -559,6 +560,7 @@ Answer<std::string> Client::StreamBytesAndWait(const char* path, std::string req
 
 struct Client::Stream::Call {
   enum Tag : int { kStarted, kRead, kWritten, kFinished };
+  // gRPC hands a tag back and never follows it. NOLINTNEXTLINE(performance-no-int-to-ptr)
   static void* TagOf(int tag) { return reinterpret_cast<void*>(static_cast<intptr_t>(tag)); }
 
   // Starts what waits, if nothing is on its way.

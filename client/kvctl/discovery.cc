@@ -57,7 +57,7 @@ absl::StatusOr<std::vector<std::string>> DiscoverEndpoints(const std::string& do
   std::string secure = fmt::format("_etcd-client-ssl{}._tcp.{}", suffix, domain);
   std::string plain = fmt::format("_etcd-client{}._tcp.{}", suffix, domain);
   std::vector<std::string> endpoints;
-  for (auto [name, scheme] : {std::pair{secure, "https"}, {plain, "http"}}) {
+  for (const auto& [name, scheme] : {std::pair{secure, "https"}, {plain, "http"}}) {
     for (Record& record : Lookup(name, scheme)) endpoints.push_back(std::move(record.endpoint));
   }
   if (endpoints.empty()) {

@@ -50,7 +50,7 @@ absl::StatusOr<std::string> AskPassword() {
 
 absl::Status AddUser(const Arguments& arguments, client::Options& options) {
   options.token = arguments.String("auth-jwt-token");
-  std::string user = arguments.String("user");
+  const std::string& user = arguments.String("user");
   if (!options.token.empty() || user.empty()) return absl::OkStatus();
   options.user = user;
   options.password = arguments.String("password");

@@ -26,26 +26,28 @@ absl::Status ReadSection(std::string_view section,
                  absl::StatusCode::kOutOfRange);
 }
 
+// What was read goes where `place` makes room for it.
+template <typename Message, typename Place>
+absl::Status Take(absl::StatusOr<Message> read, Place place) {
+  if (!read.ok()) return read.status();
+  *place() = *std::move(read);
+  return absl::OkStatus();
+}
+
 absl::Status ReadTxn(const std::function<void(std::string_view)>& prompt, pb::TxnRequest& txn) {
   prompt("compares:");
   absl::Status status = ReadSection("compares", [&](std::string_view line) {
-    absl::StatusOr<pb::Compare> compare = ParseCompare(line);
-    if (compare.ok()) *txn.add_compare() = *std::move(compare);
-    return compare.status();
+    return Take(ParseCompare(line), [&] { return txn.add_compare(); });
   });
   if (!status.ok()) return status;
   prompt("success requests (get, put, del):");
   status = ReadSection("success requests", [&](std::string_view line) {
-    absl::StatusOr<pb::RequestOp> op = ParseOperation(line);
-    if (op.ok()) *txn.add_success() = *std::move(op);
-    return op.status();
+    return Take(ParseOperation(line), [&] { return txn.add_success(); });
   });
   if (!status.ok()) return status;
   prompt("failure requests (get, put, del):");
   return ReadSection("failure requests", [&](std::string_view line) {
-    absl::StatusOr<pb::RequestOp> op = ParseOperation(line);
-    if (op.ok()) *txn.add_failure() = *std::move(op);
-    return op.status();
+    return Take(ParseOperation(line), [&] { return txn.add_failure(); });
   });
 }
 

@@ -40,9 +40,11 @@ void AppendUtf8(std::string& out, uint32_t point) {
 // `digits` digits of `base` at the beginning of `text`, which is cut off.
 std::optional<uint32_t> TakeDigits(std::string_view& text, size_t digits, int base) {
   if (text.size() < digits) return std::nullopt;
+  const std::string_view head = text.substr(0, digits);
+  const char* const head_end = head.data() + head.size();
   uint32_t value = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + digits, value, base);
-  if (error != std::errc() || end != text.data() + digits) return std::nullopt;
+  auto [end, error] = std::from_chars(head.data(), head_end, value, base);
+  if (error != std::errc() || end != head_end) return std::nullopt;
   text.remove_prefix(digits);
   return value;
 }

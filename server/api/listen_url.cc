@@ -80,7 +80,7 @@ absl::StatusOr<ListenUrl> ParseListenUrl(std::string_view text) {
                       "keep the port within a trusted network",
                       text);
   }
-  const absl::Status wrong =
+  absl::Status wrong =
       MakeStatus(absl::StatusCode::kInvalidArgument,
                  "cannot listen on {}: a URL to listen on is http://HOST:PORT, for example "
                  "http://127.0.0.1:2379",

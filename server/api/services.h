@@ -32,7 +32,7 @@ struct Options {
       {};                     // http://host:port; an IP, a name or localhost.
   std::string data_dir = {};  // Its disk's free space is watched (decision 14).
   absl::Duration election_timeout = absl::Seconds(1);
-  size_t request_bytes_max = 1536 * 1024;  // --max-request-bytes
+  size_t request_bytes_max = 1536 << 10;  // --max-request-bytes
   size_t txn_ops_max = 128;                // --max-txn-ops
   int64_t quota_bytes = 0;                 // --quota-backend-bytes; <= 0: until the disk is full.
   size_t learners_max = 1;                 // --max-learners

@@ -22,6 +22,7 @@ BIN = pathlib.Path("build/release/bin").resolve()
 KEYS = 100_000
 RANGE_KEYS = 900_000
 MEMORY_KEYS = 1_000_000
+SNAPSHOT_KEYS = 1_250_000  # Of 16 and 256 bytes: what etcd's file of them holds is about 376 MB.
 
 
 def find_etcd():
@@ -76,14 +77,20 @@ class Servers:
                 sys.exit(f"{self.kind} does not serve; see {self.folder}")
             time.sleep(0.1)
 
-    def bench(self, *arguments):
-        result = subprocess.run(
+    def spawn(self, *arguments):
+        return subprocess.Popen(
             [BIN / "kvbench", arguments[0], f"--endpoints={self.endpoints}",
              f"--pids={self.pids}", *map(str, arguments[1:])],
-            capture_output=True, text=True)
-        if result.returncode != 0:
-            sys.exit(f"kvbench {' '.join(map(str, arguments))} on {self.kind}: {result.stderr}")
-        return json.loads(result.stdout)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self, process):
+        output, complaint = process.communicate()
+        if process.returncode != 0:
+            sys.exit(f"{' '.join(map(str, process.args))} on {self.kind}: {complaint}")
+        return json.loads(output)
+
+    def bench(self, *arguments):
+        return self.finish(self.spawn(*arguments))
 
     def stop(self):
         for process in self.processes:
@@ -128,13 +135,47 @@ def fill(servers, keys):
                   f"--key-space={keys}", f"--total={keys}")
 
 
+def row(result, which):
+    return (figure(result, which), result.get("server_cpu_us_per_op"), result["latency_ms"]["p99"],
+            result["answers"])
+
+
 def ordinary_round(servers, seconds):
     servers.await_serving()
     fill(servers, KEYS)
-    return {name: (figure(result, which), result.get("server_cpu_us_per_op"), result["latency_ms"]["p99"],
-                   result["answers"])
-            for name, which, arguments in loads(seconds)
-            for result in [servers.bench(*arguments)]}
+    return {name: row(servers.bench(*arguments), which) for name, which, arguments in loads(seconds)}
+
+
+def api_round(servers, seconds):
+    """Watchers, leases, transactions, and a backup while puts go on."""
+    servers.await_serving()
+    # Memory first: what the later loads leave behind would hide it.
+    idle = servers.bench("range", "--total=1", "--serializable", "--watchers=100000",
+                         "--watch-streams=1000", "--watch-conns=10")
+    answers = {"RSS with 100000 idle watchers, MiB": (idle["rss_bytes"][0] / (1 << 20), None, None, {})}
+    fill(servers, KEYS)
+    common = ["--conns=10", "--streams=10", f"--duration={seconds}", f"--warmup={min(2, seconds / 4)}"]
+    watchers = ["--watchers=1000", "--watch-streams=100", "--watch-conns=10"]
+    wide = [*common, f"--key-space={KEYS}"]
+    for name, which, arguments in [
+            ("watch fan-out, events/s", "events_per_second",
+             ["put", *common, "--key-space=1", *watchers, "--watched=written"]),
+            ("lease grant", "per_second", ["lease-grant", *common]),
+            ("txn (compare, put)", "per_second", ["txn", *wide]),
+            ("put", "per_second", ["put", *wide]),
+            ("put, 1000 watchers of others", "per_second", ["put", *wide, *watchers]),
+            ("put again", "per_second", ["put", *wide])]:
+        answers[name] = row(servers.bench(*arguments), which)
+    fill(servers, SNAPSHOT_KEYS)
+    # An open loop of puts that outlasts the backup: their worst is what the backup does to others.
+    puts = servers.spawn("put", "--conns=4", "--streams=10", "--rate=500", "--duration=25",
+                         "--warmup=1", f"--key-space={SNAPSHOT_KEYS}")
+    time.sleep(3)
+    backup = servers.bench("snapshot", "--total=1")
+    answers["snapshot, s"] = (backup["latency_ms"]["max"] / 1000, None, None, backup["answers"])
+    meanwhile = servers.finish(puts)
+    answers["worst put meanwhile, ms"] = (meanwhile["latency_ms"]["max"], None, None, meanwhile["answers"])
+    return answers
 
 
 def big_round(servers, seconds, idle):
@@ -145,11 +186,9 @@ def big_round(servers, seconds, idle):
     page = ["range", "--whole-range", "--limit=1000", "--conns=2", "--streams=2", "--target=leader",
             f"--duration={seconds}", "--warmup=0.5"]
     result = servers.bench(*page)
-    answers[f"range limit=1000 of {RANGE_KEYS} keys"] = (
-        result["per_second"], result.get("server_cpu_us_per_op"), result["latency_ms"]["p99"], result["answers"])
+    answers[f"range limit=1000 of {RANGE_KEYS} keys"] = row(result, "per_second")
     result = servers.bench(*page[:2], "--count-only", *page[3:])
-    answers[f"count of {RANGE_KEYS} keys"] = (
-        result["per_second"], result.get("server_cpu_us_per_op"), result["latency_ms"]["p99"], result["answers"])
+    answers[f"count of {RANGE_KEYS} keys"] = row(result, "per_second")
     fill(servers, MEMORY_KEYS)
     time.sleep(idle)
     rss = statistics.median(
@@ -175,14 +214,19 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6, help="of each load")
-    parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--big", action="store_true",
-                        help="instead: a store of a million keys (ranges, memory, restart)")
+    parser.add_argument("--members", type=int, default=None,
+                        help="3 by default, 1 with --api")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--big", action="store_true",
+                      help="instead: a store of a million keys (ranges, memory, restart)")
+    kind.add_argument("--api", action="store_true",
+                      help="instead: watchers, leases, transactions, backup")
     parser.add_argument("--idle", type=float, default=60, help="seconds before memory is read")
     parser.add_argument("--only-kvd", action="store_true")
     parser.add_argument("--dir", default=None, help="where the data goes (default: the temp folder)")
     parser.add_argument("--json", default=None, help="write every figure here")
     options = parser.parse_args()
+    options.members = options.members or (1 if options.api else 3)
 
     etcd = None if options.only_kvd else find_etcd()
     if etcd is None and not options.only_kvd:
@@ -196,8 +240,12 @@ def main():
             stolen, all_ticks = steal()
             servers = Servers(kind, program, options.members, options.dir)
             try:
-                answers[kind] = (big_round(servers, options.seconds, options.idle) if options.big
-                                 else ordinary_round(servers, options.seconds))
+                if options.big:
+                    answers[kind] = big_round(servers, options.seconds, options.idle)
+                elif options.api:
+                    answers[kind] = api_round(servers, options.seconds)
+                else:
+                    answers[kind] = ordinary_round(servers, options.seconds)
             finally:
                 servers.stop()
             stolen_now, all_now = steal()

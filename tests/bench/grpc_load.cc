@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -19,6 +21,8 @@
 #include <deque>
 #include <random>
 
+#include "proto/etcd/rpc.pb.h"
+
 namespace kv::bench {
 namespace {
 
@@ -26,6 +30,8 @@ constexpr int32_t kStreamWindow = 16 << 20;
 constexpr int32_t kConnectionWindow = 64 << 20;
 constexpr uint64_t kSecond = 1'000'000'000;
 constexpr uint64_t kDrain = 30 * kSecond;
+constexpr uint64_t kWatchersAreThere = 120 * kSecond;
+constexpr size_t kFrameHead = 5;  // Of a gRPC message: compressed or not, and its length.
 
 uint64_t Now() {
   timespec now{};
@@ -33,10 +39,53 @@ uint64_t Now() {
   return static_cast<uint64_t>(now.tv_sec) * kSecond + static_cast<uint64_t>(now.tv_nsec);
 }
 
+std::string Frame(std::string_view message) {
+  const auto size = static_cast<uint32_t>(message.size());
+  std::string frame;
+  frame.reserve(message.size() + kFrameHead);
+  frame = {'\0', static_cast<char>(size >> 24), static_cast<char>(size >> 16),
+           static_cast<char>(size >> 8), static_cast<char>(size)};
+  return frame.append(message);
+}
+
+// What the watchers were told so far.
+struct WatchCount {
+  int created = 0;
+  uint64_t events = 0;
+};
+
+// Counts without parsing the events, which would cost more than the server's part.
+void CountAnswer(std::string_view answer, WatchCount& count) {
+  using Watched = etcdserverpb::WatchResponse;
+  google::protobuf::io::CodedInputStream fields(reinterpret_cast<const uint8_t*>(answer.data()),
+                                                static_cast<int>(answer.size()));
+  while (const uint32_t tag = fields.ReadTag()) {
+    using Format = google::protobuf::internal::WireFormatLite;
+    const int field = Format::GetTagFieldNumber(tag);
+    if (field == Watched::kEventsFieldNumber) ++count.events;
+    if (field == Watched::kCreatedFieldNumber) ++count.created;
+    if (!Format::SkipField(&fields, tag)) return;
+  }
+}
+
+// Counts the whole messages at the front of `bytes` and takes them away.
+void CountAnswers(std::string& bytes, WatchCount& count) {
+  size_t at = 0;
+  while (bytes.size() - at >= kFrameHead) {
+    size_t size = 0;
+    for (size_t i = 1; i < kFrameHead; ++i) size = size << 8 | static_cast<uint8_t>(bytes[at + i]);
+    if (bytes.size() - at - kFrameHead < size) break;
+    CountAnswer(std::string_view(bytes).substr(at + kFrameHead, size), count);
+    at += kFrameHead + size;
+  }
+  bytes.erase(0, at);
+}
+
 struct Stream {
   uint64_t due = 0;
-  std::string body;  // Five bytes of gRPC frame, then the message.
+  std::string body;  // In gRPC's frames.
   size_t sent = 0;
+  WatchCount* watch = nullptr;  // Of a stream of watchers, which stays open.
   Response response;
 };
 
@@ -86,15 +135,22 @@ class Connection {
     return {};
   }
 
-  bool Send(uint64_t due, Request request) {
+  bool Send(uint64_t due, const Request& request) {
     auto stream = std::make_unique<Stream>();
     stream->due = due;
-    const auto size = static_cast<uint32_t>(request.message.size());
-    stream->body.reserve(request.message.size() + 5);
-    stream->body = {'\0', static_cast<char>(size >> 24), static_cast<char>(size >> 16),
-                    static_cast<char>(size >> 8), static_cast<char>(size)};
-    stream->body += request.message;
-    const std::string_view path = request.path;
+    stream->body = Frame(request.message);
+    return Submit(request.path, std::move(stream));
+  }
+
+  // `creates` are WatchRequests in frames. The count must outlive the connection.
+  bool Watch(std::string creates, WatchCount* count) {
+    auto stream = std::make_unique<Stream>();
+    stream->body = std::move(creates);
+    stream->watch = count;
+    return Submit("/etcdserverpb.Watch/Watch", std::move(stream));
+  }
+
+  bool Submit(std::string_view path, std::unique_ptr<Stream> stream) {
     const std::array<nghttp2_nv, 6> headers = {Header(":method", "POST"),
                                                Header(":scheme", "http"),
                                                Header(":path", path),
@@ -171,7 +227,11 @@ class Connection {
     const size_t part = std::min(room, stream->body.size() - stream->sent);
     std::memcpy(to, stream->body.data() + stream->sent, part);
     stream->sent += part;
-    if (stream->sent == stream->body.size()) *flags |= NGHTTP2_DATA_FLAG_EOF;
+    if (stream->watch != nullptr) {
+      if (part == 0) return NGHTTP2_ERR_DEFERRED;
+    } else if (stream->sent == stream->body.size()) {
+      *flags |= NGHTTP2_DATA_FLAG_EOF;
+    }
     return static_cast<ssize_t>(part);
   }
   static int OnHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name,
@@ -187,9 +247,11 @@ class Connection {
   static int OnData(nghttp2_session* session, uint8_t, int32_t id, const uint8_t* bytes,
                     size_t size, void* self) {
     Stream* stream = Find(session, id);
-    if (stream != nullptr && static_cast<Connection*>(self)->keep_) {
+    if (stream == nullptr) return 0;
+    if (stream->watch != nullptr || static_cast<Connection*>(self)->keep_) {
       stream->response.message.append(reinterpret_cast<const char*>(bytes), size);
     }
+    if (stream->watch != nullptr) CountAnswers(stream->response.message, *stream->watch);
     return 0;
   }
   static int OnClose(nghttp2_session* session, int32_t id, uint32_t, void* self) {
@@ -197,7 +259,8 @@ class Connection {
     if (!stream) return 0;
     auto* connection = static_cast<Connection*>(self);
     ++connection->free_;
-    if (stream->response.message.size() >= 5) stream->response.message.erase(0, 5);
+    if (stream->response.message.size() >= kFrameHead)
+      stream->response.message.erase(0, kFrameHead);
     connection->finished_(*connection, *stream);
     return 0;
   }
@@ -217,8 +280,8 @@ class Connection {
 class Load {
  public:
   Load(const LoadPlan& plan, const std::function<Request()>& next, const OnAnswer& answered,
-       const OnWarm& warm)
-      : plan_(plan), next_(next), answered_(answered), warm_(warm), random_(plan.seed) {}
+       const LoadMoments& moments)
+      : plan_(plan), next_(next), answered_(answered), moments_(moments), random_(plan.seed) {}
   Load(const Load&) = delete;
   ~Load() {
     if (epoll_ >= 0) close(epoll_);
@@ -226,15 +289,9 @@ class Load {
 
   LoadOutcome Run() {
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
-    for (int i = 0; i < plan_.connections; ++i) {
-      auto connection = std::make_unique<Connection>(
-          plan_.endpoints[static_cast<size_t>(i) % plan_.endpoints.size()], plan_.streams,
-          plan_.keep_messages, [this](Connection&, Stream& stream) { Finish(stream); });
-      if (std::string error = connection->Open(); !error.empty()) return {.error = error};
-      epoll_event event{.events = EPOLLIN, .data = {.ptr = connection.get()}};
-      epoll_ctl(epoll_, EPOLL_CTL_ADD, connection->socket(), &event);
-      connections_.push_back(std::move(connection));
-    }
+    std::string error = Connect(plan_.connections, plan_.streams, connections_);
+    if (error.empty() && plan_.watch.watchers > 0) error = StartWatchers();
+    if (!error.empty()) return {.error = error};
     start_ = Now();
     warm_at_ = start_ + static_cast<uint64_t>(plan_.warmup * 1e9);
     next_due_ = start_;
@@ -246,13 +303,55 @@ class Load {
       Issue(now);
       if (!FlushAll() || !Wait()) return {.error = "a connection was lost; is the server up?"};
     }
+    moments_.done();
     return {.issued = issued_,
             .unanswered = in_flight_,
             .seconds = static_cast<double>(last_issue_ - std::min(last_issue_, warm_at_)) / 1e9,
+            .events = events_at_last_issue_ - events_when_warm_,
             .error = {}};
   }
 
  private:
+  using Connections = std::vector<std::unique_ptr<Connection>>;
+
+  // Empty on success, else why not.
+  std::string Connect(int count, int streams, Connections& to) {
+    for (int i = 0; i < count; ++i) {
+      auto connection = std::make_unique<Connection>(
+          plan_.endpoints[static_cast<size_t>(i) % plan_.endpoints.size()], streams,
+          plan_.keep_messages, [this](Connection&, Stream& stream) { Finish(stream); });
+      if (std::string error = connection->Open(); !error.empty()) return error;
+      epoll_event event{.events = EPOLLIN, .data = {.ptr = connection.get()}};
+      epoll_ctl(epoll_, EPOLL_CTL_ADD, connection->socket(), &event);
+      to.push_back(std::move(connection));
+    }
+    return {};
+  }
+
+  std::string StartWatchers() {
+    const WatchPlan& watch = plan_.watch;
+    if (std::string error = Connect(watch.connections, 0, watching_); !error.empty()) return error;
+    for (int stream = 0; stream < watch.streams; ++stream) {
+      std::string creates;
+      for (int watcher = stream; watcher < watch.watchers; watcher += watch.streams) {
+        etcdserverpb::WatchRequest request;
+        request.mutable_create_request()->set_key(watch.key(watcher));
+        creates += Frame(request.SerializeAsString());
+      }
+      Connection& connection = *watching_[static_cast<size_t>(stream % watch.connections)];
+      if (!connection.Watch(std::move(creates), &watched_)) return "cannot open a watch stream";
+    }
+    const uint64_t until = Now() + kWatchersAreThere;
+    while (watched_.created < watch.watchers) {
+      if (!FlushAll() || !Wait()) return "a watch connection was lost; is the server up?";
+      if (Now() > until) {
+        return std::to_string(watched_.created) + " of " + std::to_string(watch.watchers) +
+               " watchers are there after " + std::to_string(kWatchersAreThere / kSecond) + " s";
+      }
+    }
+    return {};
+  }
+
   bool Issuing() const {
     if (plan_.total > 0 && issued_ >= plan_.total) return false;
     return plan_.duration == 0 || Now() < start_ + static_cast<uint64_t>(plan_.duration * 1e9);
@@ -260,7 +359,8 @@ class Load {
 
   void BecomeWarm() {
     warmed_ = true;
-    warm_();
+    events_when_warm_ = watched_.events;
+    moments_.warm();
   }
 
   void Issue(uint64_t now) {
@@ -282,6 +382,7 @@ class Load {
         ++issued_;
         ++in_flight_;
         last_issue_ = now;
+        events_at_last_issue_ = std::max(watched_.events, events_when_warm_);
         if (plan_.rate > 0) break;  // Deal an open load out over the connections.
       }
     }
@@ -298,12 +399,15 @@ class Load {
   }
 
   void Finish(Stream& stream) {
+    if (stream.watch != nullptr) return;
     --in_flight_;
     if (stream.due >= warm_at_) answered_(Now() - stream.due, stream.response);
   }
 
-  bool FlushAll() {
-    for (auto& connection : connections_) {
+  bool FlushAll() { return Flush(connections_) && Flush(watching_); }
+
+  bool Flush(Connections& connections) {
+    for (auto& connection : connections) {
       if (!connection->dirty() && !connection->blocked()) continue;
       if (!connection->Flush()) return false;
       if (connection->blocked() != connection->awaits_room) {
@@ -336,10 +440,12 @@ class Load {
   const LoadPlan& plan_;
   const std::function<Request()>& next_;
   const OnAnswer& answered_;
-  const OnWarm& warm_;
+  const LoadMoments& moments_;
   std::mt19937_64 random_;
   int epoll_ = -1;
-  std::vector<std::unique_ptr<Connection>> connections_;
+  WatchCount watched_;  // Before the connections, which hold it.
+  Connections connections_;
+  Connections watching_;
   std::deque<uint64_t> backlog_;  // Due, waiting for a free stream.
   uint64_t start_ = 0;
   uint64_t warm_at_ = 0;
@@ -347,14 +453,16 @@ class Load {
   uint64_t last_issue_ = 0;
   uint64_t issued_ = 0;
   uint64_t in_flight_ = 0;
+  uint64_t events_when_warm_ = 0;
+  uint64_t events_at_last_issue_ = 0;
   bool warmed_ = false;
 };
 
 }  // namespace
 
 LoadOutcome RunLoad(const LoadPlan& plan, const std::function<Request()>& next,
-                    const OnAnswer& answered, const OnWarm& warm) {
-  return Load(plan, next, answered, warm).Run();
+                    const OnAnswer& answered, const LoadMoments& moments) {
+  return Load(plan, next, answered, moments).Run();
 }
 
 Response CallOnce(const std::string& endpoint, const Request& request) {
@@ -362,7 +470,7 @@ Response CallOnce(const std::string& endpoint, const Request& request) {
   const LoadPlan plan{.endpoints = {endpoint}, .total = 1, .keep_messages = true};
   const LoadOutcome outcome = RunLoad(
       plan, [&] { return request; }, [&](uint64_t, const Response& response) { got = response; },
-      [] {});
+      {});
   if (!outcome.error.empty()) got.message = outcome.error;
   return got;
 }

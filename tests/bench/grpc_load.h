@@ -23,6 +23,14 @@ struct Response {
   std::string message;   // Serialized; kept only where the Load was told to.
 };
 
+// Watchers that are there before the load begins and stay until it ends.
+struct WatchPlan {
+  int watchers = 0;
+  int streams = 1;      // Of RPCs; the watchers are dealt out over them.
+  int connections = 1;  // The streams are dealt out over these, which carry nothing else.
+  std::function<std::string(int watcher)> key;
+};
+
 struct LoadPlan {
   std::vector<std::string> endpoints;  // host:port; connections are dealt out in turn.
   int connections = 1;
@@ -34,22 +42,30 @@ struct LoadPlan {
   uint64_t total = 0;    // Requests; 0: until `duration`.
   uint64_t seed = 1;
   bool keep_messages = false;
+  WatchPlan watch = {};
 };
 
 struct LoadOutcome {
   uint64_t issued = 0;
   uint64_t unanswered = 0;  // Still in flight 30 s after the last was sent.
   double seconds = 0;       // From the end of the warm-up to the last issue.
+  uint64_t events = 0;      // That the watchers were told in these seconds.
   std::string error;        // Not empty: the load could not run.
 };
 
 // Called for each answer that counts. `latency` is in nanoseconds from the moment the request was
 // due, not from when a free stream was found: a server that stalls is charged for the whole queue.
 using OnAnswer = std::function<void(uint64_t latency, const Response& response)>;
-using OnWarm = std::function<void()>;  // The warm-up is over: sample the servers.
+
+// When to sample the servers: the warm-up is over; the last answer is there and every connection
+// and watcher still open.
+struct LoadMoments {
+  std::function<void()> warm = [] {};
+  std::function<void()> done = [] {};
+};
 
 LoadOutcome RunLoad(const LoadPlan& plan, const std::function<Request()>& next,
-                    const OnAnswer& answered, const OnWarm& warm);
+                    const OnAnswer& answered, const LoadMoments& moments);
 
 // One request, waited for.
 Response CallOnce(const std::string& endpoint, const Request& request);

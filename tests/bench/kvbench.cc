@@ -38,6 +38,7 @@ struct Options {
   bool whole_range = false;  // Range over the whole key space from the key on.
   int64_t limit = 0;
   double reads = 0.9;
+  std::string watched = "others";  // Keys of --watchers: that the load writes, or others.
 };
 
 struct Usage {
@@ -73,6 +74,12 @@ double OwnCpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+std::string KeyOf(const Options& options, char first, uint64_t number) {
+  const std::string digits = std::to_string(number);
+  const size_t width = options.key_bytes - 1;
+  return first + std::string(digits.size() < width ? width - digits.size() : 0, '0') + digits;
+}
+
 // Makes the requests of one workload.
 class Workload {
  public:
@@ -86,6 +93,8 @@ class Workload {
     if (name_ == "put") return Put();
     if (name_ == "range") return Range();
     if (name_ == "txn") return Txn();
+    if (name_ == "lease-grant") return LeaseGrant();
+    if (name_ == "snapshot") return {.path = "/etcdserverpb.Maintenance/Snapshot", .message = {}};
     const double draw =
         static_cast<double>(random_() >> 11) / static_cast<double>(uint64_t{1} << 53);
     return draw < options_.reads ? Range() : Put();
@@ -93,11 +102,9 @@ class Workload {
 
  private:
   std::string Key() {
-    const uint64_t number =
-        options_.sequential ? next_++ % options_.key_space : random_() % options_.key_space;
-    std::string digits = std::to_string(number);
-    const size_t width = options_.key_bytes - 1;
-    return "k" + std::string(digits.size() < width ? width - digits.size() : 0, '0') + digits;
+    return KeyOf(
+        options_, 'k',
+        options_.sequential ? next_++ % options_.key_space : random_() % options_.key_space);
   }
 
   Request Put() {
@@ -134,6 +141,12 @@ class Workload {
     put->set_key(key);
     put->set_value(Value());
     return {.path = "/etcdserverpb.KV/Txn", .message = txn.SerializeAsString()};
+  }
+
+  Request LeaseGrant() {
+    etcdserverpb::LeaseGrantRequest grant;
+    grant.set_ttl(3600);
+    return {.path = "/etcdserverpb.Lease/LeaseGrant", .message = grant.SerializeAsString()};
   }
 
   // Random bytes, a few of them new each time, so that nothing stores or compresses them away.
@@ -187,21 +200,33 @@ int Measure(const std::string& name, Options& options) {
                  options.target.c_str());
     return 1;
   }
+  options.plan.watch.key = [&options](int watcher) {
+    const auto number = static_cast<uint64_t>(watcher);
+    return options.watched == "written" ? KeyOf(options, 'k', number % options.key_space)
+                                        : KeyOf(options, 'w', number);
+  };
   Workload workload(name, options);
   Histogram latency;
   std::map<int, uint64_t> answers;
   std::map<int, Usage> before;
-  double client_before = 0;
+  std::map<int, Usage> after;
+  double client_seconds = 0;
   const LoadOutcome outcome = RunLoad(
       options.plan, [&] { return workload.Next(); },
       [&](uint64_t nanoseconds, const Response& response) {
         latency.Add(nanoseconds);
         ++answers[response.grpc_status];
       },
-      [&] {
-        for (int pid : options.pids) before[pid] = UsageOf(pid);
-        client_before = OwnCpuSeconds();
-      });
+      {.warm =
+           [&] {
+             for (int pid : options.pids) before[pid] = UsageOf(pid);
+             client_seconds = OwnCpuSeconds();
+           },
+       .done =
+           [&] {
+             for (int pid : options.pids) after[pid] = UsageOf(pid);
+             client_seconds = OwnCpuSeconds() - client_seconds;
+           }});
   if (!outcome.error.empty()) {
     std::fprintf(stderr, "kvbench: %s\n", outcome.error.c_str());
     return 1;
@@ -218,12 +243,16 @@ int Measure(const std::string& name, Options& options) {
   out["latency_ms"] = Milliseconds(latency);
   for (const auto& [status, count] : answers) out["answers"][std::to_string(status)] = count;
   out["unanswered"] = outcome.unanswered;
-  out["client_cpu_us_per_op"] = (OwnCpuSeconds() - client_before) * 1e6 / operations;
+  if (options.plan.watch.watchers > 0) {
+    out["watchers"] = options.plan.watch.watchers;
+    out["events_per_second"] =
+        outcome.seconds > 0 ? static_cast<double>(outcome.events) / outcome.seconds : 0;
+  }
+  out["client_cpu_us_per_op"] = client_seconds * 1e6 / operations;
   double server = 0;
   for (int pid : options.pids) {
-    const Usage after = UsageOf(pid);
-    server += after.cpu_seconds - before[pid].cpu_seconds;
-    out["rss_bytes"].push_back(after.rss_bytes);
+    server += after[pid].cpu_seconds - before[pid].cpu_seconds;
+    out["rss_bytes"].push_back(after[pid].rss_bytes);
   }
   if (!options.pids.empty()) out["server_cpu_us_per_op"] = server * 1e6 / operations;
   std::printf("%s\n", out.dump().c_str());
@@ -250,6 +279,15 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--key-bytes", options.key_bytes, "bytes of a key")->check(CLI::Range(2, 4096));
   app.add_option("--value-bytes", options.value_bytes, "bytes of a value");
   app.add_flag("--sequential", options.sequential, "keys in order instead of at random");
+  WatchPlan& watch = options.plan.watch;
+  app.add_option("--watchers", watch.watchers, "of single keys, held open during the load")
+      ->check(CLI::Range(0, 1'000'000));
+  app.add_option("--watch-streams", watch.streams, "RPCs that carry them")
+      ->check(CLI::Range(1, 10'000));
+  app.add_option("--watch-conns", watch.connections, "connections that carry these")
+      ->check(CLI::Range(1, 10'000));
+  app.add_option("--watched", options.watched, "keys that they watch: those of the load, or others")
+      ->check(CLI::IsMember({"written", "others"}));
 }
 
 int Main(int argc, char** argv) {
@@ -257,7 +295,7 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   Options options;
   int result = 0;
-  for (const char* name : {"put", "range", "txn", "mixed"}) {
+  for (const char* name : {"put", "range", "txn", "mixed", "lease-grant", "snapshot"}) {
     CLI::App* command = app.add_subcommand(name);
     AddOptions(*command, options);
     if (std::string_view(name) == "range" || std::string_view(name) == "mixed") {

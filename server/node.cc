@@ -35,15 +35,6 @@ absl::Status Refuse(std::string_view sentence) {
   return MakeStatus(absl::StatusCode::kFailedPrecondition, "{}", sentence);
 }
 
-// The directory and those above it that are missing.
-absl::Status CreateDirectories(rocksdb::Env* env, const std::string& path) {
-  ASSIGN_OR_RETURN(const bool exists, FileExists(env, path));
-  if (exists) return absl::OkStatus();
-  const std::string parent = ParentDirectory(path);
-  if (parent != path && parent != ".") RETURN_IF_ERROR(CreateDirectories(env, parent));
-  return CreateDirectory(env, path);
-}
-
 }  // namespace
 
 std::string RaiseClusterVersion(uint32_t version) {

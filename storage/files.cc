@@ -15,8 +15,9 @@ namespace {
 
 // A frame: kind, format, minimum reader and body length, then the body, then the checksum.
 constexpr size_t kKindBytes = 16;
-constexpr size_t kHeadBytes = kKindBytes + 3 * sizeof(uint32_t);
-constexpr size_t kFrameBytes = kHeadBytes + sizeof(uint32_t);
+static_assert(kRecordHeadBytes == kKindBytes + 3 * sizeof(uint32_t));
+constexpr size_t kFrameBytes = kRecordHeadBytes + sizeof(uint32_t);
+constexpr size_t kCopyBytes = size_t{1} << 20;
 
 uint64_t Integer(std::string_view bytes) {
   uint64_t value = 0;
@@ -146,6 +147,14 @@ absl::Status CreateDirectory(rocksdb::Env* env, const std::string& path) {
   return SyncDirectory(env, ParentDirectory(path));
 }
 
+absl::Status CreateDirectories(rocksdb::Env* env, const std::string& path) {
+  ASSIGN_OR_RETURN(const bool exists, FileExists(env, path));
+  if (exists) return absl::OkStatus();
+  const std::string parent = ParentDirectory(path);
+  if (parent != path && parent != ".") RETURN_IF_ERROR(CreateDirectories(env, parent));
+  return CreateDirectory(env, path);
+}
+
 absl::Status RemoveDirectory(rocksdb::Env* env, const std::string& path) {
   ASSIGN_OR_RETURN(const bool exists, FileExists(env, path));
   if (!exists) return absl::OkStatus();
@@ -169,6 +178,23 @@ absl::StatusOr<bool> FileExists(rocksdb::Env* env, const std::string& path) {
   return true;
 }
 
+absl::Status CopyFile(rocksdb::Env* env, const std::string& from, const std::string& to) {
+  const std::string what = fmt::format("cannot copy {} to {}", from, to);
+  std::unique_ptr<rocksdb::SequentialFile> source;
+  RETURN_IF_ERROR(FromRocks(env->NewSequentialFile(from, &source, rocksdb::EnvOptions()), what));
+  std::unique_ptr<rocksdb::WritableFile> copy;
+  RETURN_IF_ERROR(FromRocks(env->NewWritableFile(to, &copy, rocksdb::EnvOptions()), what));
+  std::string buffer(kCopyBytes, '\0');
+  while (true) {
+    rocksdb::Slice part;
+    RETURN_IF_ERROR(FromRocks(source->Read(buffer.size(), &part, buffer.data()), what));
+    if (part.empty()) break;
+    RETURN_IF_ERROR(FromRocks(copy->Append(part), what));
+  }
+  RETURN_IF_ERROR(FromRocks(copy->Fsync(), what));
+  return FromRocks(copy->Close(), what);
+}
+
 std::string ParentDirectory(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -184,6 +210,11 @@ std::string EncodeRecord(const Record& record) {
   PutBytes(bytes, record.body);
   PutU32(bytes, Crc32c(bytes));
   return bytes;
+}
+
+uint64_t RecordBytes(std::string_view head) {
+  ByteReader length(head.substr(0, kRecordHeadBytes).substr(kRecordHeadBytes - sizeof(uint32_t)));
+  return kFrameBytes + uint64_t{length.U32()};
 }
 
 absl::StatusOr<Record> DecodeRecord(std::string_view bytes, std::string_view kind,

@@ -38,11 +38,16 @@ absl::Status SyncFile(rocksdb::Env* env, const std::string& path);
 absl::Status SyncDirectory(rocksdb::Env* env, const std::string& path);
 // The directory exists, and its name is durable in its parent (which must exist).
 absl::Status CreateDirectory(rocksdb::Env* env, const std::string& path);
+// The directory and those above it that are missing.
+absl::Status CreateDirectories(rocksdb::Env* env, const std::string& path);
 // The directory and all that is below it; nothing to do if there is none. Durable.
 absl::Status RemoveDirectory(rocksdb::Env* env, const std::string& path);
 // Names in the directory without "." and "..", sorted. An error if there is no directory.
 absl::StatusOr<std::vector<std::string>> ListDirectory(rocksdb::Env* env, const std::string& path);
 absl::StatusOr<bool> FileExists(rocksdb::Env* env, const std::string& path);
+
+// A second file with the same bytes; they are durable, its name is not.
+absl::Status CopyFile(rocksdb::Env* env, const std::string& from, const std::string& to);
 
 // What precedes a path's last slash; "." if there is none.
 std::string ParentDirectory(const std::string& path);
@@ -58,6 +63,9 @@ struct Record {
 };
 
 std::string EncodeRecord(const Record& record);
+// The length of an encoded record, by its first kRecordHeadBytes.
+inline constexpr size_t kRecordHeadBytes = 28;
+uint64_t RecordBytes(std::string_view head);
 // `origin` names the bytes in errors (a path). Refuses another kind, a damaged record, and one
 // whose minimum_reader is above `reader_format` (the newest format that the caller knows); each
 // with a sentence that says the next step.

@@ -254,6 +254,17 @@ class Mvcc : public std::enable_shared_from_this<Mvcc> {
   // An empty map in an empty database, standing at `applied`; durable when it returns.
   static absl::Status Create(Database& database, Position applied,
                              const std::map<std::string, std::string, std::less<>>& notes);
+  // Makes what the database holds the beginning of another log, which stands at `applied`: keys and
+  // leases stay, `notes` take the place of those before, revisions go on `bump` further. With
+  // `mark_compacted`, what is below reads as compacted. Durable when it returns; until then the
+  // database is of use to nobody.
+  struct Refounding {
+    Position applied;
+    uint64_t bump = 0;
+    bool mark_compacted = false;
+    std::map<std::string, std::string, std::less<>> notes;
+  };
+  static absl::Status Refound(Database& database, const Refounding& refounding);
   // What the database holds. Refuses one that Create or Commit did not write, and a newer format.
   static absl::StatusOr<std::shared_ptr<Mvcc>> Open(std::shared_ptr<Database> database,
                                                     const MvccOptions& options);

@@ -59,6 +59,10 @@ absl::StatusOr<Snapshot> VerifySnapshot(rocksdb::Env* env, const std::string& pa
 // crash either the snapshot or the target is whole.
 absl::Status PlaceSnapshot(rocksdb::Env* env, const Snapshot& snapshot, const std::string& target);
 
+// Makes the new directory `target` a second copy of the snapshot's database, of hard links where
+// files never change and the disk has them. Durable; the snapshot stays as it is.
+absl::Status LinkSnapshot(rocksdb::Env* env, const Snapshot& snapshot, const std::string& target);
+
 inline constexpr std::string_view kManifestName = "MANIFEST.kvd";
 
 }  // namespace kv

@@ -30,6 +30,9 @@ constexpr size_t kLogMemtableBytes = size_t{16} << 20;
 constexpr size_t kLogBlockCacheBytes = size_t{1} << 20;
 // A founded member begins here, on every founder alike (raft::Found).
 constexpr Position kFoundingPosition{.index = 1, .term = 1};
+// A member that begins with a backup: behind what blank disks begin with, so that whoever joins
+// gets a snapshot of the keys and never takes its empty state for this one.
+constexpr Position kRestoredPosition{.index = 2, .term = 1};
 
 absl::Status Refuse(std::string_view sentence) {
   return MakeStatus(absl::StatusCode::kFailedPrecondition, "{}", sentence);
@@ -97,6 +100,7 @@ void Node::TakeLock() {
   const rocksdb::Status locked = env_->LockFile(path, &lock_);
   if (locked.ok()) {
     absl::Status status = ReadWhoThisIs();
+    if (status.ok()) status = TakeUpRestore();
     if (status.ok() && config_.disk_taken) status = config_.disk_taken();
     if (!status.ok()) {
       Answer(std::move(status));
@@ -184,6 +188,60 @@ absl::Status Node::CheckMember() const {
                     "correct --data-dir or --name",
                     config_.data_dir, identity_.name, config_.name));
   }
+  return absl::OkStatus();
+}
+
+// The backup stays until the state that is made of it is durable: a crash before that makes the
+// state anew.
+absl::Status Node::TakeUpRestore() {
+  if (identity_.data_laid) return RemoveRestore(env_, config_.data_dir);
+  ASSIGN_OR_RETURN(restore_, FindRestore(env_, config_.data_dir));
+  if (!restore_) return absl::OkStatus();
+  if (config_.initial_cluster_exists) {
+    return Refuse(
+        fmt::format("{} holds a backup to be restored, which founds a new cluster; start with "
+                    "--initial-cluster-state=new, or empty it to join another cluster",
+                    config_.data_dir));
+  }
+  if (identity_.state == cluster::State::kBlank) return FoundFromBackup();
+  const bool begun = identity_.state == cluster::State::kMember && identity_.record &&
+                     identity_.record->founders.size() == 1;
+  if (begun) return absl::OkStatus();
+  return Refuse(fmt::format(
+      "{} holds a backup to be restored, and a disk that is {} already; restore into an "
+      "empty data directory",
+      config_.data_dir, ToString(identity_.state)));
+}
+
+// The one founder of a new cluster: whoever else belonged to the old one joins with a blank disk.
+absl::Status Node::FoundFromBackup() {
+  RETURN_IF_ERROR(VerifySnapshot(env_, restore_->snapshot).status());
+  const auto draw = [this] {
+    uint64_t id = runtime_.Random();
+    while (id == 0) id = runtime_.Random();
+    return id;
+  };
+  cluster::FoundingRecord record;
+  record.cluster_id = draw();
+  record.attempt = 1;
+  record.token_hash = cluster::HashToken(config_.initial_cluster_token);
+  record.founders.push_back({.name = config_.name,
+                             .node_uuid = identity_.node_uuid,
+                             .member_id = draw(),
+                             .peer_urls = config_.peer_urls,
+                             .client_urls = config_.client_urls});
+  identity_.state = cluster::State::kMember;
+  identity_.cluster_id = record.cluster_id;
+  identity_.member_id = record.founders.front().member_id;
+  identity_.name = config_.name;
+  identity_.record = std::move(record);
+  RETURN_IF_ERROR(cluster::WriteIdentity(env_, Path("identity"), identity_));
+  const RestoreOrder& order = restore_->order;
+  Log(LineLevel::kInfo,
+      fmt::format("founding a cluster from a backup: cluster={:x} member={:x} backup_of={:x} "
+                  "revision={} bump={} mark_compacted={}",
+                  identity_.cluster_id, identity_.member_id, order.cluster_id, order.revision,
+                  order.bump, order.mark_compacted));
   return absl::OkStatus();
 }
 
@@ -336,6 +394,7 @@ raft::Members Node::FirstMembers() const {
 // afterwards a missing log or state is lost data and refused.
 absl::Status Node::LayDown() {
   const std::string path = Path("member");
+  const Position at = restore_ ? kRestoredPosition : kFoundingPosition;
   RETURN_IF_ERROR(RemoveDirectory(env_, path));
   RETURN_IF_ERROR(CreateDirectory(env_, path));
   {
@@ -347,13 +406,24 @@ absl::Status Node::LayDown() {
                     contents)
             .status());
     LogUpdate begin;
-    begin.hard_state = HardState{.term = kFoundingPosition.term, .vote = 0};
-    begin.reset = kFoundingPosition;
+    begin.hard_state = HardState{.term = at.term, .vote = 0};
+    begin.reset = at;
     RETURN_IF_ERROR(log->Commit({&begin, 1}));
   }
-  RETURN_IF_ERROR(KvMachine::Found(MachineOptions(), kFoundingPosition, FirstMembers()));
+  RETURN_IF_ERROR(LayDownState(at));
   identity_.data_laid = true;
-  return cluster::WriteIdentity(env_, Path("identity"), identity_);
+  RETURN_IF_ERROR(cluster::WriteIdentity(env_, Path("identity"), identity_));
+  if (!restore_) return absl::OkStatus();
+  restore_.reset();
+  return RemoveRestore(env_, config_.data_dir);
+}
+
+absl::Status Node::LayDownState(Position at) {
+  if (!restore_) return KvMachine::Found(MachineOptions(), at, FirstMembers());
+  ASSIGN_OR_RETURN(const Snapshot snapshot, VerifySnapshot(env_, restore_->snapshot));
+  return KvMachine::FoundFrom(
+      MachineOptions(), at, FirstMembers(), snapshot,
+      {.revision_bump = restore_->order.bump, .mark_compacted = restore_->order.mark_compacted});
 }
 
 absl::Status Node::OpenMember() {

@@ -10,6 +10,7 @@
 //   <data>/LOCK        held while the process lives
 //   <data>/identity    who this disk is (server/cluster/identity.h)
 //   <data>/member/     log/ (with log/FLOOR), STATE, state-N/, incoming/, outgoing/
+//   <data>/restore/    a backup that the first start founds a cluster from (storage/restore.h)
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,7 @@
 #include "server/replica/replica.h"
 #include "server/replica/runtime.h"
 #include "server/state_check.h"
+#include "storage/restore.h"
 
 namespace rocksdb {
 class Env;
@@ -106,6 +108,8 @@ class Node {
   void TakeLock() KV_NODE_LOOP;
   absl::Status ReadWhoThisIs() KV_NODE_LOOP;
   absl::Status CheckMember() const KV_NODE_LOOP;
+  absl::Status TakeUpRestore() KV_NODE_LOOP;
+  absl::Status FoundFromBackup() KV_NODE_LOOP;
   bool MustClaim() const KV_NODE_LOOP;
   void JoinOrFound() KV_NODE_LOOP;
   void Join() KV_NODE_LOOP;
@@ -113,6 +117,7 @@ class Node {
   void Found() KV_NODE_LOOP;
   absl::Status OpenMember() KV_NODE_LOOP;
   absl::Status LayDown() KV_NODE_LOOP;
+  absl::Status LayDownState(Position at) KV_NODE_LOOP;
   absl::StatusOr<std::unique_ptr<LogStore>> OpenLog(bool create) KV_NODE_LOOP;
   KvMachineOptions MachineOptions();
   ReplicaMetrics WatchedMetrics();
@@ -152,6 +157,7 @@ class Node {
   bool changing_ = false;   // A change of the membership by this node is under way.
   bool published_ = false;  // What this start says of the member's addresses is in the log.
   raft::Members joined_;    // What the claim was answered with.
+  std::optional<PendingRestore> restore_;  // The state is to begin with this.
 
   std::unique_ptr<Loop> work_loop_;  // Outlives the machine, which posts to it.
   std::unique_ptr<KvMachine> machine_;

@@ -55,6 +55,14 @@ StateDirectory DirectoryOf(const KvMachineOptions& options) {
                         options.open_database);
 }
 
+absl::Status CheckBlank(const KvMachineOptions& options, const StateDirectory& directory) {
+  ASSIGN_OR_RETURN(const bool exists, directory.Exists());
+  if (!exists) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kAlreadyExists,
+                    "{} already holds the state of a member; it is not founded twice",
+                    options.data_dir);
+}
+
 std::string EncodeVersion(uint32_t version) {
   std::string out;
   PutU32(out, version);
@@ -241,17 +249,38 @@ absl::StatusOr<bool> KvMachine::Exists(const KvMachineOptions& options) {
 absl::Status KvMachine::Found(const KvMachineOptions& options, Position at,
                               const raft::Members& members) {
   StateDirectory directory = DirectoryOf(options);
-  ASSIGN_OR_RETURN(const bool exists, directory.Exists());
-  if (exists) {
-    return MakeStatus(absl::StatusCode::kAlreadyExists,
-                      "{} already holds the state of a member; it is not founded twice",
-                      options.data_dir);
-  }
+  RETURN_IF_ERROR(CheckBlank(options, directory));
   ASSIGN_OR_RETURN(std::unique_ptr<Database> database, directory.Create());
   RETURN_IF_ERROR(Mvcc::Create(*database, at,
                                {{std::string(kMembersNote), raft::Encode(members)},
                                 {std::string(kClusterVersionNote), EncodeVersion(1)}}));
   database.reset();
+  return directory.Switch();
+}
+
+absl::Status KvMachine::FoundFrom(const KvMachineOptions& options, Position at,
+                                  const raft::Members& members, const Snapshot& snapshot,
+                                  const Origin& origin) {
+  StateDirectory directory = DirectoryOf(options);
+  RETURN_IF_ERROR(CheckBlank(options, directory));
+  ASSIGN_OR_RETURN(std::shared_ptr<Database> database, directory.Link(snapshot));
+  RETURN_IF_ERROR(
+      Mvcc::Refound(*database, {.applied = at,
+                                .bump = origin.revision_bump,
+                                .mark_compacted = origin.mark_compacted,
+                                .notes = {{std::string(kMembersNote), raft::Encode(members)}}}));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Mvcc> store,
+                   Mvcc::Open(database, {.cache_bytes = options.record_cache_bytes}));
+  ASSIGN_OR_RETURN(const Notes notes, Remember(store->Latest()));
+  if (notes.cluster_version > kMachineVersion) {
+    return MakeStatus(
+        absl::StatusCode::kFailedPrecondition,
+        "the backup is of a cluster of machine version {}, and this kvd has {}: start "
+        "the newer release that made it",
+        notes.cluster_version, kMachineVersion);
+  }
+  // What opening it wrote must not be lost behind the switch.
+  RETURN_IF_ERROR(store->Flush());
   return directory.Switch();
 }
 
@@ -451,9 +480,17 @@ raft::Members KvMachine::members() const {
 absl::Status KvMachine::Flush() { return store()->Flush(); }
 
 absl::StatusOr<Snapshot> KvMachine::Take(const std::string& path) {
-  ASSIGN_OR_RETURN(const View copied, store()->Checkpoint(path));
-  ASSIGN_OR_RETURN(const Notes notes, Remember(copied));
-  return SealSnapshot(options_.env, path, copied.head().applied, raft::Encode(notes.members));
+  ASSIGN_OR_RETURN(Copied copied, Copy(path));
+  return std::move(copied.snapshot);
+}
+
+absl::StatusOr<KvMachine::Copied> KvMachine::Copy(const std::string& path) {
+  ASSIGN_OR_RETURN(const View view, store()->Checkpoint(path));
+  ASSIGN_OR_RETURN(const Notes notes, Remember(view));
+  Copied copied{.snapshot = {}, .head = view.head(), .cluster_version = notes.cluster_version};
+  ASSIGN_OR_RETURN(copied.snapshot, SealSnapshot(options_.env, path, copied.head.applied,
+                                                 raft::Encode(notes.members)));
+  return copied;
 }
 
 absl::Status KvMachine::Adopt(const Snapshot& snapshot) {

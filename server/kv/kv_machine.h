@@ -66,6 +66,14 @@ class KvMachine : public Machine {
   // is none.
   static absl::Status Found(const KvMachineOptions& options, Position at,
                             const raft::Members& members);
+  // The same with the keys and leases of the verified snapshot, which stays as it is.
+  struct Origin {
+    uint64_t revision_bump = 0;
+    bool mark_compacted = false;
+  };
+  static absl::Status FoundFrom(const KvMachineOptions& options, Position at,
+                                const raft::Members& members, const Snapshot& snapshot,
+                                const Origin& origin);
   static absl::StatusOr<std::unique_ptr<KvMachine>> Open(KvMachineOptions options);
   // Callers that wait for a compaction hear Unavailable.
   ~KvMachine() override;
@@ -77,6 +85,14 @@ class KvMachine : public Machine {
   absl::Status Flush() override;
   absl::StatusOr<Snapshot> Take(const std::string& path) override;
   absl::Status Adopt(const Snapshot& snapshot) override;
+  // As Take, with what the state in it is. Any thread.
+  struct Copied {
+    Snapshot snapshot;
+    Head head;
+    uint32_t cluster_version = 1;
+  };
+  absl::StatusOr<Copied> Copy(const std::string& path);
+  const KvMachineOptions& options() const { return options_; }
 
   // At the applied state; linearizable if the caller waited for a read index. An answer whose
   // key-values take more than `bytes_max` is refused.

@@ -131,6 +131,13 @@ absl::StatusOr<std::shared_ptr<Database>> StateDirectory::Place(const Snapshot& 
   return OpenAt(next_);
 }
 
+absl::StatusOr<std::shared_ptr<Database>> StateDirectory::Link(const Snapshot& snapshot) {
+  RETURN_IF_ERROR(RemoveOthers({}));
+  next_ = NameOf(1);
+  RETURN_IF_ERROR(LinkSnapshot(env_, snapshot, PathOf(next_)));
+  return OpenAt(next_);
+}
+
 absl::Status StateDirectory::Switch() {
   KV_CHECK(!next_.empty(), "there is nothing to switch to");
   RETURN_IF_ERROR(SyncDirectory(env_, data_dir_));

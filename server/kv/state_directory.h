@@ -41,8 +41,11 @@ class StateDirectory {
   absl::StatusOr<std::unique_ptr<Database>> Create();
   // The snapshot's database, consumed, not yet the state.
   absl::StatusOr<std::shared_ptr<Database>> Place(const Snapshot& snapshot);
-  // What Create or Place made becomes the state, durably. The directory of the old one goes when
-  // its database is closed.
+  // A second copy of the snapshot's database, which stays as it is; not yet the state. What an
+  // earlier attempt left is removed.
+  absl::StatusOr<std::shared_ptr<Database>> Link(const Snapshot& snapshot);
+  // What Create, Place or Link made becomes the state, durably. The directory of the old one goes
+  // when its database is closed.
   absl::Status Switch();
 
  private:

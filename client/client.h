@@ -119,6 +119,8 @@ inline constexpr Method<pb::StatusRequest, pb::StatusResponse> kStatus{
     "/etcdserverpb.Maintenance/Status", Kind::kRead};
 inline constexpr Method<pb::HashKVRequest, pb::HashKVResponse> kHashKV{
     "/etcdserverpb.Maintenance/HashKV", Kind::kRead};
+inline constexpr Method<pb::SnapshotRequest, pb::SnapshotResponse> kSnapshot{
+    "/etcdserverpb.Maintenance/Snapshot", Kind::kRead};
 // Kind::kRead holds for the action GET alone.
 inline constexpr Method<pb::AlarmRequest, pb::AlarmResponse> kAlarmGet{
     "/etcdserverpb.Maintenance/Alarm", Kind::kRead};

@@ -12,6 +12,8 @@
 #include "server/api/validate.h"
 #include "server/api/version.h"
 #include "server/kv/kv_machine.h"
+#include "storage/backup.h"
+#include "storage/files.h"
 #include "storage/status.h"
 
 namespace kv::api {
@@ -28,6 +30,8 @@ using etcdserverpb::HashRequest;
 using etcdserverpb::HashResponse;
 using etcdserverpb::MoveLeaderRequest;
 using etcdserverpb::MoveLeaderResponse;
+using etcdserverpb::SnapshotRequest;
+using etcdserverpb::SnapshotResponse;
 using etcdserverpb::StatusRequest;
 using etcdserverpb::StatusResponse;
 
@@ -49,6 +53,25 @@ absl::Status CheckAlarmAction(const AlarmRequest& request) {
                     static_cast<int>(request.action()));
 }
 
+absl::StatusOr<std::unique_ptr<BackupSource>> OpenBackup(const Edge& edge, uint64_t number) {
+  const KvMachineOptions& machine = edge.machine().options();
+  // Beside those for other members: what a crash leaves there is removed at the next start.
+  const std::string path = fmt::format("{}/outgoing/backup-{}", machine.data_dir, number);
+  absl::StatusOr<KvMachine::Copied> copied = edge.machine().Copy(path);
+  if (!copied.ok()) {
+    RemoveDirectory(machine.env, path).IgnoreError();
+    return copied.status();
+  }
+  BackupHeader header{.cluster_id = edge.replica().cluster_id(),
+                      .machine_version = copied->cluster_version,
+                      .revision = copied->head.revision,
+                      .compacted = copied->head.compacted,
+                      .keys = copied->head.keys,
+                      .manifest = copied->snapshot.manifest};
+  return std::make_unique<BackupSource>(machine.env, std::move(copied->snapshot),
+                                        std::move(header));
+}
+
 Encoded<DowngradeResponse> Answer(const Edge& edge) {
   DowngradeResponse response;
   response.mutable_header()->set_revision(edge.machine().head().revision);
@@ -58,6 +81,11 @@ Encoded<DowngradeResponse> Answer(const Edge& edge) {
 }
 
 }  // namespace
+
+MaintenanceService::MaintenanceService(Edge* edge)
+    : edge_(edge), backups_(&edge->runtime(), [edge, number = uint64_t{0}]() mutable {
+        return OpenBackup(*edge, ++number);
+      }) {}
 
 void MaintenanceService::Status(const Call& call, StatusRequest, Done<StatusResponse> done) {
   absl::Status admitted = edge_->Admit(call, Edge::OnLearner::kServed);
@@ -163,6 +191,13 @@ void MaintenanceService::Defragment(const Call& call, DefragmentRequest,
   absl::Status status = edge_->Admit(call, Edge::OnLearner::kRefused);
   if (!status.ok()) return std::move(done)(std::move(status));
   std::move(done)(DefragmentResponse());
+}
+
+void MaintenanceService::Snapshot(const Call& call, SnapshotRequest,
+                                  Writer<SnapshotResponse>* writer) {
+  absl::Status admitted = edge_->Admit(call, Edge::OnLearner::kServed);
+  if (!admitted.ok()) return writer->Finish(std::move(admitted));
+  backups_.Send(writer);
 }
 
 void MaintenanceService::MoveLeader(const Call& call, MoveLeaderRequest request,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "proto/etcd/rpc.pb.h"
+#include "server/api/backups.h"
 #include "server/api/call.h"
 #include "server/api/edge.h"
 
@@ -9,7 +10,8 @@ namespace kv::api {
 
 class MaintenanceService {
  public:
-  explicit MaintenanceService(Edge* edge) : edge_(edge) {}
+  explicit MaintenanceService(Edge* edge);
+  void Stop() { backups_.Stop(); }  // Streams of snapshots end.
 
   void Status(const Call& call, etcdserverpb::StatusRequest request,
               Done<etcdserverpb::StatusResponse> done);
@@ -23,6 +25,10 @@ class MaintenanceService {
   // Has nothing to do: the store gives space back by itself. Answers at once.
   void Defragment(const Call& call, etcdserverpb::DefragmentRequest request,
                   Done<etcdserverpb::DefragmentResponse> done);
+  // A backup of this member's state, whatever it knows of the others; also from a learner. The
+  // bytes are ours (storage/backup.h), their framing and the sum at their end are etcd's.
+  void Snapshot(const Call& call, etcdserverpb::SnapshotRequest request,
+                Writer<etcdserverpb::SnapshotResponse>* writer);
   // On the leader only. Answers once the other one leads.
   void MoveLeader(const Call& call, etcdserverpb::MoveLeaderRequest request,
                   Done<etcdserverpb::MoveLeaderResponse> done);
@@ -37,6 +43,7 @@ class MaintenanceService {
   void HashLater(const Call& call, Compute compute, Done<Response> done);
 
   Edge* const edge_;
+  Backups backups_;
 };
 
 }  // namespace kv::api

@@ -148,6 +148,7 @@ class Services::Running {
     loop_.reset();  // Before the health that it tells.
     health_.Stop();
     watch_.Stop();
+    maintenance_.Stop();
     server_.Stop(grace);
     asked_.AwaitNone();
     hub_.Stop();
@@ -208,7 +209,7 @@ class Services::Running {
     rpcs.AddUnary("Defragment", &maintenance_, &MaintenanceService::Defragment);
     rpcs.AddUnary("MoveLeader", &maintenance_, &MaintenanceService::MoveLeader);
     rpcs.AddUnary("Downgrade", &maintenance_, &MaintenanceService::Downgrade);
-    rpcs.RefuseTheRest(fmt::format("this method of Maintenance {}", kWithV3));
+    rpcs.AddServerStream("Snapshot", &maintenance_, &MaintenanceService::Snapshot);
   }
 
   void AddCluster() {

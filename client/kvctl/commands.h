@@ -14,6 +14,7 @@ Command LeaseCommand();                      // lease grant|revoke|timetolive|li
 Command EndpointCommand();                   // endpoint health|status|hashkv
 Command MemberCommand();                     // member add|list|promote|remove|update
 std::vector<Command> MaintenanceCommands();  // alarm defrag downgrade move-leader
+Command SnapshotCommand();                   // snapshot save|status|restore
 Command StatusCommand();                     // status
 Command ImportCommand();                     // import
 Command ExportCommand();                     // export

@@ -642,6 +642,33 @@ std::optional<std::string> Show(const std::vector<EndpointStatus>& list, const S
   return std::nullopt;
 }
 
+std::optional<std::string> Show(const BackupStatus& status, const Style& style) {
+  const std::vector<Row> rows{{fmt::format("{:x}", status.hash), std::to_string(status.revision),
+                               std::to_string(status.keys), HumanBytes(status.bytes),
+                               status.version}};
+  std::string out;
+  switch (style.format) {
+    case Format::kSimple:
+      return Joined(rows);
+    case Format::kTable:
+      return Table({"hash", "revision", "total keys", "total size", "version"}, rows);
+    case Format::kFields:
+      AppendField(out, "Hash", status.hash);
+      AppendField(out, "Revision", status.revision);
+      AppendField(out, "Keys", status.keys);
+      AppendField(out, "Size", status.bytes);
+      AppendField(out, "Version", status.version);
+      return out;
+    case Format::kJson:
+      return fmt::format(
+          "{{\"hash\":{},\"revision\":{},\"totalKey\":{},\"totalSize\":{},\"version\":{}}}\n",
+          status.hash, status.revision, status.keys, status.bytes, GoJsonString(status.version));
+    case Format::kProtobuf:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> Show(const std::vector<EndpointHash>& list, const Style& style) {
   std::string out;
   std::vector<Row> rows;

@@ -46,6 +46,15 @@ struct EndpointHash {
   pb::HashKVResponse hash;
 };
 
+// Of a file, as etcdutl has it.
+struct BackupStatus {
+  uint32_t hash = 0;
+  int64_t revision = 0;
+  int64_t keys = 0;
+  uint64_t bytes = 0;
+  std::string version;
+};
+
 struct RevokedLease {
   int64_t id = 0;
   pb::LeaseRevokeResponse response;
@@ -83,5 +92,6 @@ std::optional<std::string> Show(const pb::DowngradeResponse& response, const Sty
 std::optional<std::string> Show(const std::vector<EndpointHealth>& list, const Style& style);
 std::optional<std::string> Show(const std::vector<EndpointStatus>& list, const Style& style);
 std::optional<std::string> Show(const std::vector<EndpointHash>& list, const Style& style);
+std::optional<std::string> Show(const BackupStatus& status, const Style& style);
 
 }  // namespace kv::kvctl

@@ -24,6 +24,7 @@ enum Exit : int {
   kInvalidInput = 3,
   kBadFeature = 4,
   kNotHealthy = 5,
+  kInterrupted = 5,  // Of what streams; etcdctl has one number for both.
   kInputOutput = 6,
   kBadArguments = 128,
 };

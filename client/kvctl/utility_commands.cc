@@ -93,6 +93,7 @@ const Command& Root() {
     made.children.push_back(StatusCommand());
     made.children.push_back(EndpointCommand());
     made.children.push_back(MemberCommand());
+    made.children.push_back(SnapshotCommand());
     for (Command& command : MaintenanceCommands()) made.children.push_back(std::move(command));
     for (Command& command : UtilityCommands()) made.children.push_back(std::move(command));
     return made;

@@ -185,6 +185,20 @@ TEST_CASE("health says how long it took, or what is wrong") {
         "\"health\":false,\"took\":\"5s\",\"error\":\"no answer\"}]\n");
 }
 
+TEST_CASE("the status of a backup has etcdutl's columns") {
+  const BackupStatus status{
+      .hash = 0xe34b6f, .revision = 41, .keys = 7, .bytes = 20480, .version = "kvd-1"};
+  CHECK(*Show(status, {.format = Format::kSimple}) == "e34b6f, 41, 7, 20 kB, kvd-1\n");
+  CHECK(*Show(status, {.format = Format::kJson}) ==
+        "{\"hash\":14895983,\"revision\":41,\"totalKey\":7,\"totalSize\":20480,"
+        "\"version\":\"kvd-1\"}\n");
+  CHECK(*Show(status, {.format = Format::kFields}) ==
+        "\"Hash\" : 14895983\n\"Revision\" : 41\n\"Keys\" : 7\n\"Size\" : 20480\n"
+        "\"Version\" : kvd-1\n");
+  CHECK(Show(status, {.format = Format::kTable})->find("TOTAL KEYS") != std::string::npos);
+  CHECK(!Show(status, {.format = Format::kProtobuf}));
+}
+
 TEST_CASE("strings are quoted as Go quotes them") {
   CHECK(GoQuoted("a\"b\\\n\t\x01\x7f") == "\"a\\\"b\\\\\\n\\t\\x01\\x7f\"");
   CHECK(GoQuoted("é😀\u2028\u00ad") == "\"é😀\\u2028\\u00ad\"");

@@ -30,7 +30,7 @@ ARROWS = {
     "server/cluster": ["server/raft", "server/replica", "storage", "proto/internal"],
     "server/api": ["server/replica", "server/raft", "server/kv", "server/watch", "storage", "proto"],
     "server": ["server", "storage", "proto"],
-    "client": ["proto", "storage/status.h"],
+    "client": ["proto", *(f"storage/{part}.h" for part in ("backup", "restore", "status"))],
     "tests": [""],
 }
 

@@ -1,4 +1,5 @@
-// How services answer: with what the machine made of a command, or with a response of their own.
+// How services answer: with what the machine made of a command, with a response of their own, or
+// with what they make of another service's answer.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +13,7 @@
 #include "server/api/call.h"
 #include "server/api/edge.h"
 #include "server/api/errors.h"
+#include "server/api/wire.h"
 #include "server/kv/command.h"
 
 namespace kv::api {
@@ -41,6 +43,32 @@ absl::StatusOr<Encoded<Response>> EncodeAnswer(const Edge& edge,
   const size_t bytes = response->ByteSizeLong();
   auto hold = edge.HoldAnswer(bytes);
   return Encoded<Response>{response->SerializeAsString(), std::move(hold)};
+}
+
+// The one message of a call, and its end.
+template <typename Response>
+void WriteLast(Writer<Response>* writer, Response response) {
+  writer->Write(std::move(response), [writer](bool) { writer->Finish(absl::OkStatus()); });
+}
+
+// A request of one service to another, as if it had come from a client.
+template <typename Message>
+Received<Message> Receive(Message message) {
+  std::string bytes = message.SerializeAsString();
+  return {.message = std::move(message), .bytes = std::move(bytes)};
+}
+
+// Answers with what `convert` makes of the other service's answer.
+template <typename From, typename To, typename Convert>
+Done<Encoded<From>> Converted(Done<To> done, Convert convert) {
+  return [done = std::move(done),
+          convert = std::move(convert)](absl::StatusOr<Encoded<From>> answer) mutable {
+    From response;
+    absl::Status status = answer.status();
+    if (status.ok()) status = Decode(answer->bytes, &response);
+    if (!status.ok()) return std::move(done)(std::move(status));
+    std::move(done)(convert(std::move(response)));
+  };
 }
 
 }  // namespace kv::api

@@ -53,6 +53,18 @@ class RpcService {
           (service->*function)(call, std::move(request), std::move(done));
         });
   }
+  // A unary method that may take for ever: its service answers with one message of a stream, and so
+  // can hear that the client is gone.
+  template <typename Service, typename Request, typename Response>
+  void AddWaiting(std::string_view method, Service* service,
+                  void (Service::*function)(const Call&, Request, Writer<Response>*)) {
+    Add(method, RpcType::kUnary,
+        ServerStream<Request, Response>(
+            runtime_, MetricsOf(method),
+            [service, function](const Call& call, Request request, Writer<Response>* writer) {
+              (service->*function)(call, std::move(request), writer);
+            }));
+  }
   template <typename Service, typename Request, typename Response>
   void AddServerStream(std::string_view method, Service* service,
                        void (Service::*function)(const Call&, Request, Writer<Response>*)) {

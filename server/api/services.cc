@@ -18,15 +18,20 @@
 #include "server/api/answers.h"
 #include "server/api/cluster_service.h"
 #include "server/api/edge.h"
+#include "server/api/election_service.h"
 #include "server/api/errors.h"
 #include "server/api/health_service.h"
 #include "server/api/http2_server.h"
+#include "server/api/inner_calls.h"
 #include "server/api/kv_service.h"
 #include "server/api/lease_service.h"
+#include "server/api/lock_service.h"
 #include "server/api/maintenance_service.h"
 #include "server/api/reflection_service.h"
 #include "server/api/rpc_service.h"
 #include "server/api/small_kv_service.h"
+#include "server/api/turns.h"
+#include "server/api/waiting_calls.h"
 #include "server/api/watch_service.h"
 #include "server/kv/kv_machine.h"
 #include "server/watch/watch_hub.h"
@@ -122,9 +127,9 @@ class Services::Running {
     AddMaintenance();
     AddCluster();
     AddWatch();
+    AddLock();
+    AddElection();
     Refuse("etcdserverpb.Auth", "Auth", kWithAuth);
-    Refuse("v3lockpb.Lock", "Lock", kWithV3);
-    Refuse("v3electionpb.Election", "Election", kWithV3);
     AddHealth();
     AddReflection("grpc.reflection.v1.ServerReflection");
     AddReflection("grpc.reflection.v1alpha.ServerReflection");
@@ -149,6 +154,7 @@ class Services::Running {
     health_.Stop();
     watch_.Stop();
     maintenance_.Stop();
+    waiting_.Stop();
     server_.Stop(grace);
     asked_.AwaitNone();
     hub_.Stop();
@@ -225,6 +231,21 @@ class Services::Running {
     Add("etcdserverpb.Watch").AddBidiStream("Watch", &watch_, &WatchService::Watch);
   }
 
+  void AddLock() {
+    RpcService rpcs = Add("v3lockpb.Lock");
+    rpcs.AddWaiting("Lock", &lock_, &LockService::Lock);
+    rpcs.AddUnary("Unlock", &lock_, &LockService::Unlock);
+  }
+
+  void AddElection() {
+    RpcService rpcs = Add("v3electionpb.Election");
+    rpcs.AddWaiting("Campaign", &election_, &ElectionService::Campaign);
+    rpcs.AddUnary("Proclaim", &election_, &ElectionService::Proclaim);
+    rpcs.AddUnary("Leader", &election_, &ElectionService::Leader);
+    rpcs.AddServerStream("Observe", &election_, &ElectionService::Observe);
+    rpcs.AddUnary("Resign", &election_, &ElectionService::Resign);
+  }
+
   void AddHealth() {
     using grpc::health::v1::HealthCheckRequest;
     using grpc::health::v1::HealthCheckResponse;
@@ -254,7 +275,10 @@ class Services::Running {
     const bool serving = !draining_ && parts_.replica->leader() != 0;
     if (serving != serving_) health_.SetServing(serving);
     serving_ = serving;
-    if (edge_.LeaderLost()) watch_.EndWithoutLeader();
+    if (edge_.LeaderLost()) {
+      watch_.EndWithoutLeader();
+      waiting_.EndWithoutLeader();
+    }
     loop_->PostAfter(kHealthEvery, [this, count] { Beat(count + 1); });
   }
 
@@ -390,6 +414,11 @@ class Services::Running {
   MaintenanceService maintenance_{&edge_};
   ClusterService cluster_{&edge_};
   WatchService watch_{&edge_, &hub_};
+  WaitingCalls waiting_;
+  InnerCalls inner_{&kv_, &lease_};
+  Turns turns_{&edge_, &inner_, &hub_, &waiting_};
+  LockService lock_{&edge_, &inner_, &turns_};
+  ElectionService election_{&edge_, &inner_, &hub_, &waiting_, &turns_};
   HealthService health_;
   ReflectionService reflection_;
   RpcMethods methods_;

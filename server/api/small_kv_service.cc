@@ -4,8 +4,8 @@
 #include <string_view>
 #include <utility>
 
+#include "server/api/answers.h"
 #include "server/api/page_stream.h"
-#include "server/api/wire.h"
 #include "storage/status.h"
 
 namespace kv::api {
@@ -28,25 +28,6 @@ using kvd::v1::ScanRequest;
 using kvd::v1::ScanResponse;
 
 constexpr std::string_view kEnd("\0", 1);  // Every key, as etcd spells it.
-
-template <typename Message>
-Received<Message> Receive(Message message) {
-  std::string bytes = message.SerializeAsString();
-  return {.message = std::move(message), .bytes = std::move(bytes)};
-}
-
-// Answers with what `convert` makes of etcd's answer.
-template <typename From, typename To, typename Convert>
-Done<Encoded<From>> Converted(Done<To> done, Convert convert) {
-  return [done = std::move(done),
-          convert = std::move(convert)](absl::StatusOr<Encoded<From>> answer) mutable {
-    From response;
-    absl::Status status = answer.status();
-    if (status.ok()) status = Decode(answer->bytes, &response);
-    if (!status.ok()) return std::move(done)(std::move(status));
-    std::move(done)(convert(std::move(response)));
-  };
-}
 
 TxnRequest If(const std::string& key, int64_t mod_revision) {
   TxnRequest txn;

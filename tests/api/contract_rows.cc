@@ -14,6 +14,8 @@
 #include <stdexcept>
 
 #include "absl/status/status.h"
+#include "proto/etcd/election.pb.h"
+#include "proto/etcd/lock.pb.h"
 #include "proto/etcd/rpc.pb.h"
 
 namespace kv::api {
@@ -128,11 +130,16 @@ std::vector<ContractRow> LoadContractRows(const std::string& path) {
 }
 
 std::string AskContractRow(const std::shared_ptr<grpc::Channel>& channel, const ContractRow& row) {
-  static_cast<void>(etcdserverpb::RangeRequest::descriptor());  // Links the file's descriptors.
-  const std::string service = row.method.substr(0, row.method.find('/'));
-  const std::string name = row.method.substr(service.size() + 1);
+  // Links the files' descriptors.
+  static_cast<void>(etcdserverpb::RangeRequest::descriptor());
+  static_cast<void>(v3lockpb::LockRequest::descriptor());
+  static_cast<void>(v3electionpb::LeaderRequest::descriptor());
+  const size_t slash = row.method.find('/');
+  const std::string name = row.method.substr(slash + 1);
+  std::string service = row.method.substr(0, slash);
+  if (service.find('.') == std::string::npos) service = "etcdserverpb." + service;
   const auto* pool = google::protobuf::DescriptorPool::generated_pool();
-  const auto* descriptor = pool->FindServiceByName("etcdserverpb." + service);
+  const auto* descriptor = pool->FindServiceByName(service);
   const auto* method = descriptor == nullptr ? nullptr : descriptor->FindMethodByName(name);
   if (method == nullptr) throw std::runtime_error(fmt::format("line {}: no such method", row.line));
   const std::unique_ptr<Message> request = NewMessage(method->input_type());
@@ -145,7 +152,7 @@ std::string AskContractRow(const std::shared_ptr<grpc::Channel>& channel, const 
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
   grpc::CompletionQueue queue;
-  const auto call = stub.PrepareCall(&context, "/etcdserverpb." + row.method, &queue);
+  const auto call = stub.PrepareCall(&context, fmt::format("/{}/{}", service, name), &queue);
   call->StartCall(nullptr);
   Next(&queue);
   call->WriteLast(ToBuffer(*request), grpc::WriteOptions(), nullptr);

@@ -16,7 +16,7 @@ namespace kv::api {
 
 struct ContractRow {
   int line = 0;
-  std::string method;  // "KV/Put"; of the package etcdserverpb.
+  std::string method;  // "KV/Put"; of the package etcdserverpb unless it names another.
   std::string request;
   std::string answer;
 };

@@ -57,6 +57,9 @@ absl::StatusOr<std::unique_ptr<BackupSource>> OpenBackup(const Edge& edge, uint6
   const KvMachineOptions& machine = edge.machine().options();
   // Beside those for other members: what a crash leaves there is removed at the next start.
   const std::string path = fmt::format("{}/outgoing/backup-{}", machine.data_dir, number);
+  // Copying flushes twice: what came until then, and, while commits wait, what came meanwhile. Once
+  // more before that, and what is left for the last is next to nothing.
+  RETURN_IF_ERROR(edge.machine().Flush());
   absl::StatusOr<KvMachine::Copied> copied = edge.machine().Copy(path);
   if (!copied.ok()) {
     RemoveDirectory(machine.env, path).IgnoreError();

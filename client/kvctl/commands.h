@@ -14,8 +14,12 @@ Command LeaseCommand();                      // lease grant|revoke|timetolive|li
 Command EndpointCommand();                   // endpoint health|status|hashkv
 Command MemberCommand();                     // member add|list|promote|remove|update
 std::vector<Command> MaintenanceCommands();  // alarm defrag downgrade move-leader
+std::vector<Command> BrowseCommands();       // tree diff edit
 Command SnapshotCommand();                   // snapshot save|status|restore
 Command StatusCommand();                     // status
+Command TopCommand();                        // top
+Command CheckCommand();                      // check perf|datascale
+Command MirrorCommand();                     // make-mirror
 Command ImportCommand();                     // import
 Command ExportCommand();                     // export
 std::vector<Command> UtilityCommands();      // version completion options help

@@ -1,30 +1,16 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include "client/kvctl/commands.h"
 #include "client/kvctl/json_lines.h"
+#include "client/kvctl/pages.h"
 #include "client/kvctl/requests.h"
 #include "client/kvctl/session.h"
 
 namespace kv::kvctl {
 namespace {
-
-// A page is made to be about this big, whatever the values are.
-constexpr size_t kPageBytes = 1 << 20;
-constexpr int64_t kPageKeysMax = 5000;
-
-std::string Explained(const client::Answer<pb::RangeResponse>& answer, int64_t revision) {
-  std::string text = Complaint(answer);
-  if (text == "etcdserver: mvcc: required revision has been compacted" && revision > 0) {
-    text += fmt::format(" (revision {}, which the export began with; start it again)", revision);
-  }
-  return text;
-}
 
 int RunExport(const Arguments& arguments) {
   Arguments ranged = arguments;
@@ -44,30 +30,16 @@ int RunExport(const Arguments& arguments) {
 
   auto client = session->Connect();
   bool bar = Fancy(STDERR_FILENO) && isatty(STDOUT_FILENO) == 0;
-  int64_t left = request->limit() > 0 ? request->limit() : INT64_MAX;
-  int64_t page_keys = 100;
-  int64_t exported = 0;
-  int64_t total = 0;
-  while (left > 0) {
-    request->set_limit(std::min(page_keys, left));
-    auto answer = client->CallAndWait(client::kRange, *request, session->call_options());
-    if (!answer.ok()) return Fail(kError, Explained(answer, request->revision()));
-    const pb::RangeResponse& page = answer.response;
-    if (request->revision() == 0) request->set_revision(page.header().revision());
-    if (exported == 0) total = page.count();
-    size_t bytes = 0;
-    for (const mvccpb::KeyValue& pair : page.kvs()) {
-      bytes += pair.key().size() + pair.value().size() + 32;
-      Print(FormatLine(pair));
-    }
+  Pages pages(client.get(), *request, session->call_options());
+  for (int64_t exported = 0;;) {
+    absl::StatusOr<const mvccpb::KeyValue*> pair = pages.Next();
+    if (!pair.ok()) return Fail(kError, Text(pair.status()));
+    if (*pair == nullptr) break;
+    Print(FormatLine(**pair));
     if (std::ferror(stdout) != 0) return kInputOutput;  // main() says so.
-    exported += page.kvs_size();
-    left -= page.kvs_size();
-    if (bar) fmt::print(stderr, "\r\033[K{} of {} keys", exported, total);
-    if (!page.more() || page.kvs_size() == 0) break;
-    request->set_key(page.kvs(page.kvs_size() - 1).key() + std::string(1, '\0'));
-    auto fitting = static_cast<int64_t>(static_cast<size_t>(page.kvs_size()) * kPageBytes / bytes);
-    page_keys = std::clamp<int64_t>(fitting, 1, std::min(kPageKeysMax, page_keys * 8));
+    if (++exported % 1000 == 0 && bar) {
+      fmt::print(stderr, "\r\033[K{} of {} keys", exported, pages.total());
+    }
   }
   if (bar) fmt::print(stderr, "\r\033[K");
   return kOk;

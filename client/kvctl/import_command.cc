@@ -293,10 +293,6 @@ class Import {
                       rate, repeated, skipped));
   }
 
-  static std::string Text(const absl::Status& status) {
-    return {status.message().data(), status.message().size()};
-  }
-
   // Constant after construction.
   const ImportOptions options_;
   client::Client& client_;
@@ -404,8 +400,7 @@ int RunImport(const Arguments& arguments) {
   int code = kOk;
   if (!start.ok()) {
     code = start.status().code() == absl::StatusCode::kInvalidArgument
-               ? Fail(kInvalidInput,
-                      {start.status().message().data(), start.status().message().size()})
+               ? Fail(kInvalidInput, Text(start.status()))
                : Fail(start.status());
   } else {
     Import import(options, *client, file, *start);

@@ -1,19 +1,14 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cstdio>
-#include <optional>
-#include <thread>
 
 #include "client/kvctl/commands.h"
 #include "client/kvctl/session.h"
+#include "client/lease_keeper.h"
 
 namespace kv::kvctl {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 absl::StatusOr<int64_t> ParseNumber(const std::string& text, int base, std::string_view complaint) {
   int64_t number = 0;
@@ -86,36 +81,22 @@ int List(const Arguments& arguments) {
   return Run(arguments, client::kLeaseLeases, pb::LeaseLeasesRequest(), kAsItIs);
 }
 
-// One renewal; nothing: the server answered without a word on it.
-client::Answer<pb::LeaseKeepAliveResponse> RenewOnce(client::Client& to, const Session& session,
-                                                     int64_t id) {
-  pb::LeaseKeepAliveRequest request;
-  request.set_id(id);
-  pb::LeaseKeepAliveResponse last;
-  auto answer =
-      to.StreamAndWait(client::kLeaseKeepAlive, request, session.call_options(),
-                       [&last](const pb::LeaseKeepAliveResponse& response) { last = response; });
-  answer.response = last;
-  return answer;
-}
-
-// Until the lease is gone. A third of its time after each renewal comes the next; a server that
-// does not answer is asked again while the lease may still live.
+// Until the lease is gone.
 int RenewForEver(client::Client& to, const Session& session, int64_t id) {
-  std::optional<Clock::time_point> until;
-  for (;;) {
-    auto answer = RenewOnce(to, session, id);
-    if (!answer.ok() && !until) return Fail(kBadConnection, Complaint(answer));
-    if (answer.ok() ? answer.response.ttl() <= 0 : Clock::now() >= *until) break;
-    std::chrono::milliseconds pause(500);
-    if (answer.ok()) {
-      Print(*Show(answer.response, session.style()));
-      std::fflush(stdout);
-      const std::chrono::seconds ttl(answer.response.ttl());
-      until = Clock::now() + ttl;
-      pause = std::max<std::chrono::milliseconds>(ttl / 3, pause);
-    }
-    std::this_thread::sleep_for(pause);
+  bool renewed = false;
+  client::LeaseKeeper keeper(&to, id,
+                             {.left = absl::ZeroDuration(),
+                              .call = session.call_options(),
+                              .renewed =
+                                  [&](const pb::LeaseKeepAliveResponse& response) {
+                                    renewed = true;
+                                    Print(*Show(response, session.style()));
+                                    std::fflush(stdout);
+                                  },
+                              .ended = nullptr});
+  const absl::Status end = keeper.Wait();
+  if (!renewed && end.code() != absl::StatusCode::kNotFound) {
+    return Fail(kBadConnection, Text(end));
   }
   if (session.style().format == Format::kSimple) {
     Print(fmt::format("lease {:016x} expired or revoked.\n", id));
@@ -133,7 +114,7 @@ int KeepAlive(const Arguments& arguments) {
   }
   const std::unique_ptr<client::Client> to = session->Connect();
   if (!arguments.Bool("once")) return RenewForEver(*to, *session, *id);
-  auto answer = RenewOnce(*to, *session, *id);
+  auto answer = client::RenewLease(to.get(), *id, session->call_options());
   if (!answer.ok()) return Fail(kBadConnection, Complaint(answer));
   if (answer.response.ttl() <= 0) {
     return Fail(kBadConnection, "etcdserver: requested lease not found");

@@ -26,9 +26,7 @@ std::map<std::string, std::string> Environment() {
   return all;
 }
 
-int FailBadly(const absl::Status& status) {
-  return Fail(kError, std::string(status.message().data(), status.message().size()));
-}
+int FailBadly(const absl::Status& status) { return Fail(kError, Text(status)); }
 
 int Run(const std::vector<std::string>& words) {
   absl::StatusOr<Arguments> arguments = Parse(Root(), GlobalFlags(), words);

@@ -24,12 +24,12 @@ absl::StatusOr<std::string> ReadFile(const Arguments& arguments, std::string_vie
   return content;
 }
 
-absl::StatusOr<std::string> AskPassword() {
+absl::StatusOr<std::string> AskPassword(std::string_view flag_prefix) {
   FILE* terminal = std::fopen("/dev/tty", "r+");
   if (terminal == nullptr) {
-    return Refused(
-        "no terminal to ask for the password on; give --user name:password or "
-        "--password");
+    return Refused(fmt::format(
+        "no terminal to ask for the password on; give --{0}user name:password or --{0}password",
+        flag_prefix));
   }
   termios before{};
   tcgetattr(fileno(terminal), &before);
@@ -48,37 +48,40 @@ absl::StatusOr<std::string> AskPassword() {
   return password;
 }
 
-absl::Status AddUser(const Arguments& arguments, client::Options& options) {
-  options.token = arguments.String("auth-jwt-token");
-  const std::string& user = arguments.String("user");
+// `prefix` is that of the flags' names.
+absl::Status AddUser(const Arguments& arguments, const std::string& prefix,
+                     client::Options& options) {
+  options.token = arguments.String(prefix + "auth-jwt-token");
+  const std::string& user = arguments.String(prefix + "user");
   if (!options.token.empty() || user.empty()) return absl::OkStatus();
   options.user = user;
-  options.password = arguments.String("password");
+  options.password = arguments.String(prefix + "password");
   if (!options.password.empty()) return absl::OkStatus();
   if (size_t colon = user.find(':'); colon != std::string::npos) {
     options.user = user.substr(0, colon);
     options.password = user.substr(colon + 1);
     return absl::OkStatus();
   }
-  absl::StatusOr<std::string> password = AskPassword();
+  absl::StatusOr<std::string> password = AskPassword(prefix);
   if (!password.ok()) return password.status();
   options.password = *std::move(password);
   return absl::OkStatus();
 }
 
-absl::Status AddTls(const Arguments& arguments, client::Options& options) {
+absl::Status AddTls(const Arguments& arguments, const std::string& prefix,
+                    client::Options& options) {
   for (auto [flag, content] : {std::pair<std::string_view, std::string*>{"cacert", &options.ca_pem},
                                {"cert", &options.cert_pem},
                                {"key", &options.key_pem}}) {
-    absl::StatusOr<std::string> read = ReadFile(arguments, flag);
+    absl::StatusOr<std::string> read = ReadFile(arguments, fmt::format("{}{}", prefix, flag));
     if (!read.ok()) return read.status();
     *content = *std::move(read);
   }
   if (options.cert_pem.empty() != options.key_pem.empty()) {
-    return Refused("--cert and --key go together: give both or none");
+    return Refused(fmt::format("--{0}cert and --{0}key go together: give both or none", prefix));
   }
-  options.skip_verify = arguments.Bool("insecure-skip-tls-verify");
-  options.tls = !arguments.Bool("insecure-transport") || options.skip_verify ||
+  options.skip_verify = arguments.Bool(prefix + "insecure-skip-tls-verify");
+  options.tls = !arguments.Bool(prefix + "insecure-transport") || options.skip_verify ||
                 !options.ca_pem.empty() || !options.cert_pem.empty();
   return absl::OkStatus();
 }
@@ -190,7 +193,7 @@ int Fail(Exit code, std::string_view text) {
 }
 
 int Fail(const absl::Status& status) {
-  std::string_view text(status.message().data(), status.message().size());
+  const std::string text = Text(status);
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
       return Fail(kBadArguments, text);
@@ -224,7 +227,7 @@ absl::StatusOr<Session> Session::Open(const Arguments& arguments) {
   session.command_timeout_ = arguments.Duration("command-timeout");
 
   client::Options& options = session.options_;
-  if (absl::Status status = AddTls(arguments, options); !status.ok()) return status;
+  if (absl::Status status = AddTls(arguments, "", options); !status.ok()) return status;
   absl::StatusOr<std::vector<std::string>> endpoints = Endpoints(arguments);
   if (!endpoints.ok()) return endpoints.status();
   options.endpoints = *std::move(endpoints);
@@ -241,7 +244,7 @@ absl::StatusOr<Session> Session::Open(const Arguments& arguments) {
   options.dial_timeout = arguments.Duration("dial-timeout");
   options.keepalive_time = arguments.Duration("keepalive-time");
   options.keepalive_timeout = arguments.Duration("keepalive-timeout");
-  if (absl::Status status = AddUser(arguments, options); !status.ok()) return status;
+  if (absl::Status status = AddUser(arguments, "", options); !status.ok()) return status;
   return session;
 }
 
@@ -260,6 +263,28 @@ std::unique_ptr<client::Client> Session::Connect() const {
 std::unique_ptr<client::Client> Session::Connect(const std::string& endpoint) const {
   client::Options options = options_;
   options.endpoints = {endpoint};
+  return std::make_unique<client::Client>(std::move(options));
+}
+
+absl::StatusOr<std::unique_ptr<client::Client>> Session::ConnectElsewhere(
+    const Arguments& arguments, const std::string& endpoints, std::string_view prefix) const {
+  client::Options options;
+  for (std::string_view rest = endpoints; !rest.empty();) {
+    const size_t comma = rest.find(',');
+    if (comma != 0) options.endpoints.emplace_back(rest.substr(0, comma));
+    rest = comma == std::string_view::npos ? "" : rest.substr(comma + 1);
+  }
+  if (absl::Status status = AddTls(arguments, std::string(prefix), options); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = client::Client::Check(options); !status.ok()) return status;
+  options.dial_timeout = options_.dial_timeout;
+  options.keepalive_time = options_.keepalive_time;
+  options.keepalive_timeout = options_.keepalive_timeout;
+  options.send_bytes_max = options_.send_bytes_max;
+  if (absl::Status status = AddUser(arguments, std::string(prefix), options); !status.ok()) {
+    return status;
+  }
   return std::make_unique<client::Client>(std::move(options));
 }
 

@@ -35,6 +35,10 @@ const std::vector<Flag>& GlobalFlags();
 void Print(std::string_view text);
 // "Error: …" on stderr; red on a terminal.
 int Fail(Exit code, std::string_view text);
+// A status's message.
+inline std::string Text(const absl::Status& status) {
+  return {status.message().data(), status.message().size()};
+}
 // By the status: InvalidArgument is 128 (the command line), OutOfRange 3 (what was read),
 // Unimplemented 4, Unavailable 2, all else 1.
 int Fail(const absl::Status& status);
@@ -59,6 +63,11 @@ class Session {
   // To all endpoints, or to just one.
   std::unique_ptr<client::Client> Connect() const;
   std::unique_ptr<client::Client> Connect(const std::string& endpoint) const;
+  // To another cluster ("host:port,host:port"), with the TLS and user flags whose names begin with
+  // `prefix`, and the rest of the settings as here.
+  absl::StatusOr<std::unique_ptr<client::Client>> ConnectElsewhere(const Arguments& arguments,
+                                                                   const std::string& endpoints,
+                                                                   std::string_view prefix) const;
   // The client URLs of all members.
   absl::StatusOr<std::vector<std::string>> MemberEndpoints() const;
 

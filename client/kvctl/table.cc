@@ -70,4 +70,32 @@ std::string Table(const Row& head, const std::vector<Row>& rows) {
   return out + rule("└", "┴", "┘");
 }
 
+std::string Columns(const Row& head, const std::vector<Row>& rows, size_t left,
+                    const Row& colours) {
+  std::vector<size_t> widths(head.size());
+  std::vector<Row> all = {head};
+  for (std::string& title : all[0]) {
+    for (char& c : title) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  }
+  all.insert(all.end(), rows.begin(), rows.end());
+  for (const Row& row : all) {
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Width(row[i]));
+  }
+  std::string out;
+  for (size_t r = 0; r < all.size(); ++r) {
+    std::string text;
+    for (size_t i = 0; i < all[r].size(); ++i) {
+      const std::string& cell = all[r][i];
+      const std::string space(widths[i] - Width(cell), ' ');
+      const bool to_left = i < left || i + 1 == all[r].size();
+      text += (i == 0 ? "" : "  ") + (to_left ? cell + space : space + cell);
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    // Colour goes around whole lines, so that columns stay in place.
+    const bool coloured = r > 0 && r <= colours.size() && !colours[r - 1].empty();
+    out += coloured ? colours[r - 1] + text + "\033[0m\n" : text + "\n";
+  }
+  return out;
+}
+
 }  // namespace kv::kvctl

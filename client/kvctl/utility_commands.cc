@@ -37,7 +37,7 @@ int Complete(const Arguments& arguments) {
 int ShowHelp(const Arguments& arguments) {
   absl::StatusOr<Arguments> named = Parse(Root(), GlobalFlags(), arguments.rest);
   if (!named.ok()) {
-    return Fail(kError, {named.status().message().data(), named.status().message().size()});
+    return Fail(kError, Text(named.status()));
   }
   Print(Help(Root(), GlobalFlags(), *named));
   return kOk;
@@ -90,11 +90,15 @@ const Command& Root() {
     made.children.push_back(LeaseCommand());
     made.children.push_back(ImportCommand());
     made.children.push_back(ExportCommand());
+    for (Command& command : BrowseCommands()) made.children.push_back(std::move(command));
     made.children.push_back(StatusCommand());
+    made.children.push_back(TopCommand());
     made.children.push_back(EndpointCommand());
     made.children.push_back(MemberCommand());
     made.children.push_back(SnapshotCommand());
     for (Command& command : MaintenanceCommands()) made.children.push_back(std::move(command));
+    made.children.push_back(CheckCommand());
+    made.children.push_back(MirrorCommand());
     for (Command& command : UtilityCommands()) made.children.push_back(std::move(command));
     return made;
   }();

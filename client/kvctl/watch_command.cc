@@ -109,8 +109,7 @@ bool Tell(const pb::WatchResponse& news, const Order& order, const absl::Status&
   const std::lock_guard lock(output.mutex);
   const int64_t revision = news.header().revision();
   if (news.canceled()) {
-    Complain(fmt::format("watch was canceled ({})",
-                         std::string_view(why.message().data(), why.message().size())));
+    Complain(fmt::format("watch was canceled ({})", Text(why)));
   } else if (news.events().empty()) {
     Print(fmt::format("progress notify: {}\n", revision));
   }

@@ -4,7 +4,6 @@ Without arguments all of them, which takes a while; `--sample N` a few that foll
 hash. Prints a table; fails when one survives.
 """
 
-import hashlib
 import os
 import pathlib
 import random
@@ -12,6 +11,8 @@ import re
 import resource
 import subprocess
 import sys
+
+from source import names, tree_seed
 
 BIN = pathlib.Path("build/release/bin")
 SEEDS = 6000
@@ -25,19 +26,6 @@ DIRECTED = {
     "raft.snapshot_forgets_outgoing",
     "replica.recover_by_index_alone",
 }
-
-
-def mutants():
-    pattern = re.compile(r'MUTANT\("([^"]+)"\)')
-    return sorted(
-        {
-            name
-            for room in ("server", "storage")
-            for path in pathlib.Path(room).rglob("*")
-            if path.suffix in (".h", ".cc")
-            for name in pattern.findall(path.read_text())
-        }
-    )
 
 
 def children_seconds():
@@ -76,15 +64,13 @@ def by_directed_test(name):
 
 
 def main():
-    names = mutants()
+    mutants = sorted(names("MUTANT"))
     if "--sample" in sys.argv:
         count = int(sys.argv[sys.argv.index("--sample") + 1])
-        tree = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], capture_output=True, text=True)
-        seed = int(hashlib.sha256(tree.stdout.encode()).hexdigest()[:8], 16)
-        names = sorted(random.Random(seed).sample(names, count))
+        mutants = sorted(random.Random(tree_seed()).sample(mutants, count))
     print("| mutant | seeds | CPU s | killed by | the verdict |\n|---|---:|---:|---|---|")
     alive = []
-    for name in names:
+    for name in mutants:
         killed = kill(name)
         if killed is None:
             alive.append(name)
@@ -94,7 +80,7 @@ def main():
         what = re.sub(r"^a law is broken: ", "", what)
         what = re.sub(r"\b[0-9a-f]{12,16}\b", "M", what)[:90].replace("|", "/")
         print(f"| `{name}` | {seeds if seeds else ''} | {seconds:.1f} | {by} | {what} |", flush=True)
-    print(f"{len(names)} mutants, {len(alive)} alive: {' '.join(alive)}")
+    print(f"{len(mutants)} mutants, {len(alive)} alive: {' '.join(alive)}")
     sys.exit(1 if alive else 0)
 
 

@@ -4,7 +4,6 @@ The seeds follow from the tree's hash, so that a rare old failure does not block
 --fresh draws new ones. KVD_SIM_SEEDS sets how many are explored.
 """
 
-import hashlib
 import os
 import pathlib
 import random
@@ -12,6 +11,8 @@ import re
 import subprocess
 import sys
 import time
+
+from source import names, tree_seed
 
 BINARY = pathlib.Path("build/release/bin/kvsim")
 OTHER_BINARY = pathlib.Path("build/dev/bin/kvsim")  # Another compiler, with sanitizers.
@@ -34,21 +35,7 @@ def digest_of(output):
 def first_seed(fresh):
     if fresh:
         return random.SystemRandom().randrange(1 << 40)
-    tree = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], capture_output=True, text=True)
-    if tree.returncode != 0:  # Not a checkout: any seeds are as good.
-        return 1
-    return int(hashlib.sha256(tree.stdout.strip().encode()).hexdigest()[:10], 16)
-
-
-def names(macro):
-    pattern = re.compile(macro + r'\("([^"]+)"\)')
-    return {
-        name
-        for room in ("server", "storage")
-        for path in pathlib.Path(room).rglob("*")
-        if path.suffix in (".h", ".cc")
-        for name in pattern.findall(path.read_text())
-    }
+    return tree_seed()
 
 
 def check_marks(output):

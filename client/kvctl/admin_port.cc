@@ -45,6 +45,18 @@ std::optional<double> Metric(std::string_view page, std::string_view name) {
   return std::nullopt;
 }
 
+// Whether httplib can be trusted with it.
+bool Sound(std::string_view url) {
+  if (!url.starts_with(kScheme)) return false;
+  url.remove_prefix(kScheme.size());
+  url = url.substr(0, url.find('/'));
+  const size_t colon = url.rfind(':');
+  if (colon == std::string_view::npos || colon == 0) return false;
+  uint16_t port = 0;
+  const auto read = std::from_chars(url.data() + colon + 1, url.data() + url.size(), port);
+  return read.ec == std::errc() && read.ptr == url.data() + url.size();
+}
+
 std::vector<std::string> Guesses(std::string endpoint) {
   if (endpoint.starts_with(kScheme)) endpoint.erase(0, kScheme.size());
   const size_t colon = endpoint.rfind(':');
@@ -62,11 +74,12 @@ std::vector<std::string> Guesses(std::string endpoint) {
 
 absl::StatusOr<double> ResidentMemory(const std::string& endpoint, const std::string& url,
                                       uint64_t member_id) {
-  if (!url.empty() && !url.starts_with(kScheme)) {
+  if (!url.empty() && !Sound(url)) {
     return Refused(fmt::format("--metrics-url {} is no http://HOST:PORT/metrics", url));
   }
   const std::string mine = fmt::format("server_id=\"{:x}\"", member_id);
   for (const std::string& place : url.empty() ? Guesses(endpoint) : std::vector{url}) {
+    if (!Sound(place)) continue;
     const std::optional<std::string> page = Fetch(place);
     if (!page || (url.empty() && page->find(mine) == std::string::npos)) continue;
     if (const auto bytes = Metric(*page, "process_resident_memory_bytes")) return *bytes;

@@ -94,11 +94,18 @@ std::string Meanwhile(const pb::TxnResponse& response) {
   return "it was deleted meanwhile";
 }
 
+// As one word of a shell's.
+std::string ShellQuoted(std::string_view text) {
+  std::string quoted = "'";
+  for (char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 int KeepFile(std::string_view what, const std::string& key, const std::string& path) {
   return Fail(kError,
               fmt::format("{}. Your text is kept in {}: look with `kvctl get {}`, then put it "
                           "with `kvctl put {} < {}`, or edit again",
-                          what, path, GoQuoted(key), GoQuoted(key), path));
+                          what, path, ShellQuoted(key), ShellQuoted(key), ShellQuoted(path)));
 }
 
 }  // namespace

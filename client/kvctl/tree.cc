@@ -35,15 +35,15 @@ std::string Count(int64_t keys) { return fmt::format("{} key{}", keys, keys == 1
 
 // Keys of a node that none of its lines tells of.
 int64_t Untold(const Node& node) {
-  int64_t told = 0;
+  int64_t told = node.itself ? 1 : 0;
   for (const auto& [name, child] : node.children) told += child.keys;
   return node.children.empty() ? 0 : node.keys - told;
 }
 
 std::string Line(std::string_view name, const Node& node, bool sizes) {
   std::string line = Printable(name);
-  const bool leaf = !name.ends_with('/') && node.keys == 1 && node.children.empty();
-  if (!leaf) line += "  " + Count(node.keys);
+  if (!node.itself || node.keys > 1) line += "  " + Count(node.keys);
+  if (node.itself && node.keys > 1) line += " with itself";
   if (sizes) line += "  " + HumanBytes(node.bytes);
   return line + "\n";
 }
@@ -60,7 +60,8 @@ void Below(const Node& node, const std::string& margin, bool sizes, std::string&
 }
 
 void Json(std::string_view name, const Node& node, bool sizes, std::string& out) {
-  out += fmt::format("{{\"name\":{},\"keys\":{}", GoJsonString(name), node.keys);
+  out += fmt::format("{{\"name\":{}{},\"keys\":{}", GoJsonString(name),
+                     node.itself ? ",\"key\":true" : "", node.keys);
   if (sizes) out += fmt::format(",\"bytes\":{}", node.bytes);
   if (!node.children.empty()) {
     out += ",\"children\":[";
@@ -98,6 +99,7 @@ void Tree::Add(std::string_view key, uint64_t bytes) {
     ++at->keys;
     at->bytes += bytes;
   }
+  if (key.empty()) at->itself = true;
 }
 
 void Tree::GiveUpDeepest() {
@@ -108,6 +110,7 @@ void Tree::GiveUpDeepest() {
 std::string TreeText(const Tree& tree, std::string_view name, bool sizes) {
   std::string out = name.empty() ? "" : Printable(name) + "  ";
   out += Count(tree.root().keys);
+  if (tree.root().itself && !name.empty()) out += " with itself";
   out += sizes ? "  " + HumanBytes(tree.root().bytes) + "\n" : "\n";
   Below(tree.root(), "", sizes, out);
   return out;

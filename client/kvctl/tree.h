@@ -13,6 +13,7 @@ namespace kv::kvctl {
 class Tree {
  public:
   struct Node {
+    bool itself = false;                   // There is a key that ends here.
     int64_t keys = 0;                      // At and below it.
     uint64_t bytes = 0;                    // Of these keys and their values.
     std::map<std::string, Node> children;  // By the piece of the key, its '/' included.
@@ -38,7 +39,8 @@ class Tree {
 
 // Lines for people, below a line of its own for `name`; sizes if they are known.
 std::string TreeText(const Tree& tree, std::string_view name, bool sizes);
-// {"name":…,"keys":…,"bytes":…,"children":[…]}, without bytes if they are not known.
+// {"name":…,"key":true,"keys":…,"bytes":…,"children":[…]}; without "key" where no key ends, without
+// bytes if they are not known.
 std::string TreeJson(const Tree& tree, std::string_view name, bool sizes);
 
 }  // namespace kv::kvctl

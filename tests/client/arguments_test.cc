@@ -107,6 +107,11 @@ TEST_CASE("every command has help with its own flags, and is completed in every 
           for (const char* shell : {"bash", "zsh", "fish"}) {
             std::string script = Completion(Root(), GlobalFlags(), shell);
             CHECK(script.find(child.name) != std::string::npos);
+            for (const Flag& flag : child.flags) {
+              const std::string dashes = std::string(shell) == "fish" ? " -l " : " --";
+              INFO(shell << " " << child.name << " " << flag.name);
+              CHECK(script.find(dashes + std::string(flag.name)) != std::string::npos);
+            }
           }
           visit(child, words);
         }

@@ -17,7 +17,7 @@ namespace {
 // A history that could be: clients overlap, some answers are lost, and every operation takes effect
 // at one moment between its invocation and its return.
 struct Synthetic {
-  std::vector<Operation> history;
+  Operations history;
   std::vector<OperationId> committed;
 };
 

@@ -24,7 +24,7 @@ class History {
   // Asks the member on `host`, which must be serving. `done` may be empty.
   OperationId Issue(Host& host, Request request, absl::Duration deadline, Done done = {});
 
-  const std::vector<Operation>& operations() const { return operations_; }
+  const Operations& operations() const { return operations_; }
   const Operation& operation(OperationId id) const { return operations_[id - 1]; }
   size_t open() const { return open_; }
   uint64_t answered() const { return answered_; }
@@ -38,7 +38,7 @@ class History {
   Process* Alive(int host, uint64_t life) const;
 
   Cluster* const cluster_;
-  std::vector<Operation> operations_;
+  Operations operations_;
   std::vector<Done> waiting_;  // By operation.
   size_t open_ = 0;
   uint64_t answered_ = 0;

@@ -256,7 +256,7 @@ std::string Where(const Operation& operation) {
 
 class Checker {
  public:
-  Checker(const std::vector<Operation>& history, const std::vector<OperationId>& committed)
+  Checker(const Operations& history, const std::vector<OperationId>& committed)
       : history_(history), committed_(committed) {
     for (const Operation& operation : history_) by_id_[operation.id] = &operation;
   }
@@ -458,7 +458,7 @@ class Checker {
   }
 
  private:
-  const std::vector<Operation>& history_;
+  const Operations& history_;
   const std::vector<OperationId>& committed_;
   std::map<OperationId, const Operation*> by_id_;
   Model model_;
@@ -473,7 +473,7 @@ class Checker {
 
 }  // namespace
 
-std::optional<std::string> CheckHistory(const std::vector<Operation>& history,
+std::optional<std::string> CheckHistory(const Operations& history,
                                         const std::vector<OperationId>& committed) {
   Checker checker(history, committed);
   checker.FindPlaces();

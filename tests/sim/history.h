@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -89,6 +90,8 @@ struct Operation {
   Answer answer{};  // kAnswered.
 };
 
+using Operations = std::deque<Operation>;
+
 // The contract of the keys, as plainly as it can be said and still cheap for a long run.
 class Model {
  public:
@@ -125,13 +128,13 @@ class Model {
 
 // The operations of `committed`, in the order of the log; 0 for commands of nobody's. Nothing: the
 // history could be; otherwise what could not.
-std::optional<std::string> CheckHistory(const std::vector<Operation>& history,
+std::optional<std::string> CheckHistory(const Operations& history,
                                         const std::vector<OperationId>& committed);
 
 // A second opinion that knows neither revisions nor a log: for each key on its own, is there any
 // order of its operations that explains what was answered (Wing and Gong, with Lowe's memory of
 // states seen)? Exponential in how many are open at a time, so for small histories. Parts of
 // transactions are looked at as operations of their own key.
-std::optional<std::string> SearchOrder(const std::vector<Operation>& history);
+std::optional<std::string> SearchOrder(const Operations& history);
 
 }  // namespace kv::sim

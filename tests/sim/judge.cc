@@ -223,12 +223,14 @@ void Judge::AfterApply(Life& life, MemberId id, const KvMachine& machine) {
                       id, applied, life.configured));
     }
   }
-  const auto [known, fresh] = digests_.try_emplace(applied, head.digest, head.revision);
-  if (known->second != std::pair(head.digest, head.revision)) {
-    Condemn(fmt::format(
-        "member {:x} stands at revision {} after entry {}, others at {}: digests "
-        "{:x} and {:x}",
-        id, head.revision, applied, known->second.second, head.digest, known->second.first));
+  if (digests_.size() <= applied) digests_.resize(applied + 1);
+  std::pair<uint64_t, Revision>& known = digests_[applied];
+  if (known.second == 0) known = {head.digest, head.revision};
+  if (known != std::pair(head.digest, head.revision)) {
+    Condemn(
+        fmt::format("member {:x} stands at revision {} after entry {}, others at {}: digests "
+                    "{:x} and {:x}",
+                    id, head.revision, applied, known.second, head.digest, known.first));
   }
 }
 

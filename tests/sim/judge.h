@@ -94,7 +94,8 @@ class Judge {
   std::vector<EntryPtr> committed_;
   std::vector<Term> committed_in_;  // By the leader of which term, each of them.
   std::map<Index, raft::Members> configurations_;
-  std::map<Index, std::pair<uint64_t, Revision>> digests_;  // By applied index.
+  // Digest and revision where somebody stood after an entry, by its index; revision 0: not seen.
+  std::vector<std::pair<uint64_t, Revision>> digests_;
   std::set<std::pair<std::string, std::string>> adjacent_;  // Configurations that were compared.
 };
 

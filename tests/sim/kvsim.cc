@@ -256,6 +256,7 @@ int Bench() {
   Swarm swarm;
   swarm.cluster.voters = 5;
   swarm.cluster.thorough = UINT64_MAX;  // The cheap invariants, which are judged after every event.
+  for (Delay& delay : swarm.cluster.delays) delay.at_once_permille = 1000;
   swarm.cluster.raft.max_log_bytes = uint64_t{1} << 20;
   swarm.cluster.flush_log_bytes = size_t{256} << 10;
   swarm.workload.clients = 10;

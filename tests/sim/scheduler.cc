@@ -105,18 +105,37 @@ bool Scheduler::RunOne() {
       continue;
     }
     now_ = std::max(now_, next.when);
-    ++events_;
-    Note(static_cast<uint64_t>(now_) ^ (uint64_t{loop == nullptr ? 0 : loop->ordinal_} << 48));
-    Loop::Task task = Remove(next.slot);
-    SimLoop* const before = std::exchange(current_, loop);
-    std::move(task)();
-    task = nullptr;
-    current_ = before;
-    // Loops end in events of nobody's loop only, so this one is still there.
-    if (loop != nullptr && observer_) observer_(*loop);
+    Run(loop, Remove(next.slot));
+    if (!chain_.empty()) RunChain();
     return true;
   }
   return false;
+}
+
+void Scheduler::Run(SimLoop* loop, Loop::Task task) {
+  ++events_;
+  Note(static_cast<uint64_t>(now_) ^ (uint64_t{loop == nullptr ? 0 : loop->ordinal_} << 48));
+  SimLoop* const before = std::exchange(current_, loop);
+  std::move(task)();
+  task = nullptr;
+  current_ = before;
+  // Loops end in events of nobody's loop only, so this one is still there.
+  if (loop != nullptr && observer_) observer_(*loop);
+}
+
+void Scheduler::RunChain() {
+  for (size_t next = 0; next < chain_.size(); ++next) {
+    SimLoop* const loop = std::exchange(chain_[next].loop, nullptr);
+    if (loop == nullptr) continue;
+    Loop::Task task = std::move(chain_[next].task);
+    if (loop->held()) {
+      loop->last_ = now_;
+      loop->Enqueue(now_, std::move(task));
+    } else {
+      Run(loop, std::move(task));
+    }
+  }
+  chain_.clear();
 }
 
 void Scheduler::RunFor(Time duration) {
@@ -150,6 +169,11 @@ void SimLoop::Stop() {
   if (gone_) return;
   gone_ = true;
   while (first_slot_ != Scheduler::kNone) scheduler_->Remove(first_slot_);
+  for (size_t i = 0; i < scheduler_->chain_.size(); ++i) {
+    if (scheduler_->chain_[i].loop != this) continue;
+    scheduler_->chain_[i].loop = nullptr;
+    const Task dropped = std::move(scheduler_->chain_[i].task);
+  }
   std::erase(runtime_->loops_, this);
 }
 
@@ -157,8 +181,19 @@ bool SimLoop::held() const { return runtime_->paused_ || runtime_->held(kind_); 
 
 void SimLoop::Enqueue(Time when, Task task) { scheduler_->Insert(when, std::move(task), this); }
 
+// Nothing that was posted before it waits.
+bool SimLoop::TakesAtOnce() {
+  const bool may = ordered_ && last_ < scheduler_->now() && !held() &&
+                   scheduler_->chain_.size() < Scheduler::kChainMax;
+  return may && scheduler_->Permille(runtime_->delay(kind_).at_once_permille);
+}
+
 void SimLoop::Post(Task task) {
   if (gone_) return;
+  if (TakesAtOnce()) {
+    scheduler_->chain_.push_back({.loop = this, .task = std::move(task)});
+    return;
+  }
   Time when = scheduler_->now() + scheduler_->Draw(runtime_->delay(kind_));
   if (ordered_) when = last_ = std::max(when, last_ + 1);
   Enqueue(when, std::move(task));

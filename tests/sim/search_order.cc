@@ -193,7 +193,7 @@ void CollectKeys(const Request& request, std::set<std::string>& keys) {
 
 }  // namespace
 
-std::optional<std::string> SearchOrder(const std::vector<Operation>& history) {
+std::optional<std::string> SearchOrder(const Operations& history) {
   std::set<std::string> keys;
   for (const Operation& operation : history) CollectKeys(operation.request, keys);
   Steps steps;

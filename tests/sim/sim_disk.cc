@@ -29,6 +29,10 @@ uint64_t Integer(std::string_view bytes, size_t at) {
   return value;
 }
 
+size_t KindOf(std::string_view key) {
+  return key.empty() ? 0 : static_cast<unsigned char>(key.front());
+}
+
 absl::Status Gone() {
   return MakeStatus(absl::StatusCode::kUnavailable, "the process that opened it is dead");
 }
@@ -73,15 +77,28 @@ void SimStore::DeleteRow(Rows::iterator row) {
   graves_.emplace_back(last_, row->first);
 }
 
+SimStore::Rows::iterator SimStore::RowOf(std::string_view key) {
+  Rows::iterator& written = written_[KindOf(key)];
+  auto row = rows_.end();
+  const int order = written == rows_.end() ? -1 : key.compare(written->first);
+  if (order >= 0) row = order == 0 ? written : std::next(written);
+  if (order < 0 || (row != rows_.end() && row->first < key)) row = rows_.lower_bound(key);
+  if (row == rows_.end() || row->first != key) row = rows_.emplace_hint(row, key, Versions());
+  written = row;
+  return row;
+}
+
+void SimStore::Erase(Rows::iterator row) {
+  Rows::iterator& written = written_[KindOf(row->first)];
+  if (written == row) written = rows_.end();
+  rows_.erase(row);
+}
+
 void SimStore::Apply(const WriteSet& writes) {
   ++last_;
   for (const WriteSet::Change& change : writes.changes()) {
     if (change.value) {
-      auto row = rows_.lower_bound(change.key);
-      if (row == rows_.end() || row->first != change.key) {
-        row = rows_.emplace_hint(row, change.key, Versions());
-      }
-      Put(row->second, std::string(*change.value));
+      Put(RowOf(change.key)->second, std::string(*change.value));
     } else if (change.upper.empty()) {
       if (const auto row = rows_.find(change.key); row != rows_.end()) DeleteRow(row);
     } else {
@@ -100,7 +117,7 @@ void SimStore::Bury() {
     const auto row = rows_.find(key);
     if (row != rows_.end() && row->second.back().sequence == sequence &&
         !row->second.back().value) {
-      rows_.erase(row);
+      Erase(row);
     }
     graves_.pop_front();
   }
@@ -113,6 +130,7 @@ void SimStore::MakeDurable() {
 
 void SimStore::RollBackTo(Sequence kept) {
   KV_CHECK(kept == durable_ || kept == last_, "batches in between are not kept");
+  written_.fill(rows_.end());
   for (auto row = rows_.begin(); row != rows_.end();) {
     Versions& versions = row->second;
     while (!versions.empty() && versions.back().sequence > kept) versions.pop_back();
@@ -124,7 +142,8 @@ void SimStore::RollBackTo(Sequence kept) {
 }
 
 const std::string* SimStore::Get(std::string_view key, Sequence at) const {
-  const auto row = rows_.find(key);
+  Rows::const_iterator row = written_[KindOf(key)];
+  if (row == rows_.end() || row->first != key) row = rows_.find(key);
   if (row == rows_.end()) return nullptr;
   const Version* version = Find(row->second, at);
   return version == nullptr || !version->value ? nullptr : &*version->value;

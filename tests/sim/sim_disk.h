@@ -6,6 +6,7 @@
 // and sent like any other, and lose their names at a power loss like any other.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -29,7 +30,9 @@ class SimStore {
  public:
   using Sequence = uint64_t;  // Of a batch.
 
-  explicit SimStore(bool write_ahead_log) : write_ahead_log_(write_ahead_log) {}
+  explicit SimStore(bool write_ahead_log) : write_ahead_log_(write_ahead_log) {
+    written_.fill(rows_.end());
+  }
 
   Sequence last() const { return last_; }
   Sequence durable() const { return durable_; }
@@ -60,6 +63,8 @@ class SimStore {
   using Rows = std::map<std::string, Versions, std::less<>>;
 
   static const Version* Find(const Versions& versions, Sequence at);
+  Rows::iterator RowOf(std::string_view key);
+  void Erase(Rows::iterator row);
   void Put(Versions& versions, std::optional<std::string> value);
   void DeleteRow(Rows::iterator row);
   bool IsRead(Sequence from, Sequence to) const;  // By anybody at [from, to).
@@ -67,6 +72,9 @@ class SimStore {
 
   const bool write_ahead_log_;
   Rows rows_;
+  // Where rows of each kind, told by their first byte, were last written: the next one is often
+  // there again, or comes right behind. The end: unknown.
+  std::array<Rows::iterator, 256> written_;
   Sequence last_ = 0;
   Sequence durable_ = 0;
   std::map<Sequence, int> pins_;

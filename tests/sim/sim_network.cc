@@ -35,16 +35,17 @@ SimNetwork* Wire::Alive(uint64_t serial) const {
 }
 
 bool Wire::IsCut(const std::string& from, const std::string& to) const {
-  const auto link = links_.find({from, to});
+  if (links_.empty()) return false;
+  const auto link = links_.find(std::pair<std::string_view, std::string_view>(from, to));
   return link != links_.end() && link->second.cut;
 }
 
 void Wire::Clog(const std::string& from, const std::string& to, Time until) {
-  links_[{from, to}].clogged_until = until;
+  LinkOf(from, to).clogged_until = until;
 }
 
 void Wire::Slow(const std::string& from, const std::string& to, Time extra) {
-  links_[{from, to}].extra = extra;
+  LinkOf(from, to).extra = extra;
 }
 
 void Wire::Calm() {
@@ -57,7 +58,8 @@ void Wire::Calm() {
 Time Wire::Arrival(const std::string& from, const std::string& to) {
   Time arrival = scheduler_->now() + scheduler_->Draw(options_.delay);
   if (!options_.ordered && links_.empty()) return arrival;
-  Link& link = links_[{from, to}];
+  const auto found = links_.find(std::pair<std::string_view, std::string_view>(from, to));
+  Link& link = found == links_.end() ? LinkOf(from, to) : found->second;
   arrival = std::max(arrival + link.extra, link.clogged_until);
   if (options_.ordered) arrival = link.last = std::max(arrival, link.last + 1);
   return arrival;
@@ -69,9 +71,11 @@ SimNetwork::SimNetwork(Wire* wire, std::string url, rocksdb::Env* env, std::stri
       url_(std::move(url)),
       env_(env),
       incoming_(std::move(incoming)),
-      serial_(++wire->serials_) {
+      serial_(wire->urls_.size() + 1) {
+  wire_->urls_.push_back(url_);
   wire_->by_url_[url_] = this;
   wire_->by_serial_[serial_] = this;
+  ++wire_->turns_;
 }
 
 SimNetwork::~SimNetwork() { Close(); }
@@ -81,21 +85,24 @@ void SimNetwork::Close() {
   open_ = false;
   if (wire_->At(url_) == this) wire_->by_url_.erase(url_);
   wire_->by_serial_.erase(serial_);
+  ++wire_->turns_;
 }
 
 void SimNetwork::Start(const LocalIdentity& self, Handlers handlers) {
   started_ = true;
-  self_ = self;
+  self_ = std::make_shared<LocalIdentity>(self);
+  ++wire_->turns_;
   handlers_ = std::move(handlers);
 }
 
 void SimNetwork::SetPeers(std::vector<PeerAddress> peers) {
+  ++wire_->turns_;
   peers_.clear();
   for (PeerAddress& peer : peers) peers_[peer.id] = std::move(peer);
 }
 
 bool SimNetwork::Accepts(const LocalIdentity& peer) const {
-  if (!started_ || peer.cluster_id != self_.cluster_id || peer.member_id == self_.member_id) {
+  if (!started_ || peer.cluster_id != self_->cluster_id || peer.member_id == self_->member_id) {
     return false;
   }
   const auto known = peers_.find(peer.member_id);
@@ -107,7 +114,24 @@ bool SimNetwork::Accepts(const LocalIdentity& peer) const {
   return epoch == epochs_.end() || peer.boot_epoch >= epoch->second;
 }
 
-SimNetwork* SimNetwork::Connect(MemberId to) const {
+// Asked for every envelope, and nearly always as before.
+void SimNetwork::ForgetFound() {
+  if (std::exchange(found_in_, wire_->turns_) == wire_->turns_) return;
+  reached_.clear();
+  met_before_.clear();
+}
+
+SimNetwork* SimNetwork::Connect(MemberId to) {
+  ForgetFound();
+  for (const auto& [member, network] : reached_) {
+    if (member == to) return network;
+  }
+  SimNetwork* const network = Find(to);
+  if (network != nullptr) reached_.emplace_back(to, network);
+  return network;
+}
+
+SimNetwork* SimNetwork::Find(MemberId to) const {
   const auto peer = peers_.find(to);
   SimNetwork* network = nullptr;
   if (peer != peers_.end() && !peer->second.urls.empty()) {
@@ -115,8 +139,8 @@ SimNetwork* SimNetwork::Connect(MemberId to) const {
   } else if (const auto session = sessions_.find(to); session != sessions_.end()) {
     network = wire_->Alive(session->second);
   }
-  if (network == nullptr || !network->started_ || network->self_.member_id != to) return nullptr;
-  return Accepts(network->self_) && network->Accepts(self_) ? network : nullptr;
+  if (network == nullptr || !network->started_ || network->self_->member_id != to) return nullptr;
+  return Accepts(*network->self_) && network->Accepts(*self_) ? network : nullptr;
 }
 
 // Told some time later, and not for every message: what carries them is one stream.
@@ -142,27 +166,42 @@ void SimNetwork::Send(raft::Envelope envelope) {
   if (scheduler_->Permille(wire_->options_.repeat_permille)) ++copies;
   while (copies-- > 0) {
     const Time arrival = wire_->Arrival(url_, to->url_);
-    scheduler_->At(arrival, [wire = wire_, from = self_, from_url = url_, sender = serial_,
-                             receiver = to->serial_, envelope]() mutable {
+    raft::Envelope copy = copies > 0 ? envelope : std::move(envelope);
+    scheduler_->At(arrival, [wire = wire_, from = self_, sender = serial_, receiver = to->serial_,
+                             copy = std::move(copy)]() mutable {
       SimNetwork* network = wire->Alive(receiver);
-      if (network == nullptr || wire->IsCut(from_url, network->url_)) {
-        if (SimNetwork* self = wire->Alive(sender)) self->Lost(envelope.to);
+      if (network == nullptr || wire->IsCut(wire->UrlOf(sender), network->url_)) {
+        if (SimNetwork* self = wire->Alive(sender)) self->Lost(copy.to);
         return;
       }
-      network->Deliver(from, sender, std::move(envelope));
+      network->Deliver(*from, sender, std::move(copy));
     });
   }
 }
 
 void SimNetwork::Deliver(const LocalIdentity& from, uint64_t sender, raft::Envelope envelope) {
-  if (!Accepts(from)) return;
-  sessions_[from.member_id] = sender;
-  epochs_[from.node_uuid] = from.boot_epoch;
+  ForgetFound();
+  if (std::ranges::find(met_before_, sender) == met_before_.end()) {
+    if (!Meet(from, sender)) return;
+  }
+  handlers_.receive(std::move(envelope));
+}
+
+// What an envelope says of its sender by coming; false: it is not let in.
+bool SimNetwork::Meet(const LocalIdentity& from, uint64_t sender) {
+  if (!Accepts(from)) return false;
+  uint64_t& session = sessions_[from.member_id];
+  uint64_t& epoch = epochs_[from.node_uuid];
+  if (session != sender || epoch != from.boot_epoch) ++wire_->turns_;
+  session = sender;
+  epoch = from.boot_epoch;
   if (uint64_t& met = met_[from.member_id]; met != from.boot_epoch) {
     met = from.boot_epoch;
     if (handlers_.peer_met) handlers_.peer_met(from.member_id, from.machine_version);
   }
-  handlers_.receive(std::move(envelope));
+  ForgetFound();
+  met_before_.push_back(sender);
+  return true;
 }
 
 void SimNetwork::SendSnapshot(raft::Envelope offer, Snapshot snapshot, SnapshotDone done) {
@@ -179,7 +218,7 @@ void SimNetwork::SendSnapshot(raft::Envelope offer, Snapshot snapshot, SnapshotD
     if (self == nullptr) return;  // Whoever waited for it is gone.
     SimNetwork* there = wire->Alive(receiver);
     const bool connected =
-        there != nullptr && !wire->IsCut(self->url_, there->url_) && there->Accepts(self->self_);
+        there != nullptr && !wire->IsCut(self->url_, there->url_) && there->Accepts(*self->self_);
     const bool taken = connected && !cut_midway && there->TakeSnapshot(self->env_, offer, snapshot);
     std::move(done)(taken && !end_unheard);
   });

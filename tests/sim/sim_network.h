@@ -42,8 +42,8 @@ class Wire {
       : scheduler_(scheduler), options_(options) {}
 
   // Between URLs, from one to the other only. All are undone by Heal.
-  void Cut(const std::string& from, const std::string& to) { links_[{from, to}].cut = true; }
-  void Join(const std::string& from, const std::string& to) { links_[{from, to}].cut = false; }
+  void Cut(const std::string& from, const std::string& to) { LinkOf(from, to).cut = true; }
+  void Join(const std::string& from, const std::string& to) { LinkOf(from, to).cut = false; }
   void Clog(const std::string& from, const std::string& to, Time until);
   void Slow(const std::string& from, const std::string& to, Time extra);
   void Heal() { links_.clear(); }
@@ -64,19 +64,29 @@ class Wire {
     Time extra = 0;
     Time last = 0;  // Arrival, of an ordered link.
   };
+  struct ByEnds {
+    using is_transparent = void;
+    bool operator()(const auto& a, const auto& b) const {
+      const int order = std::string_view(a.first).compare(b.first);
+      return order != 0 ? order < 0 : std::string_view(a.second) < b.second;
+    }
+  };
 
   SimNetwork* At(const std::string& url) const;
   SimNetwork* Alive(uint64_t serial) const;
+  const std::string& UrlOf(uint64_t serial) const { return urls_[serial - 1]; }
   bool IsCut(const std::string& from, const std::string& to) const;
+  Link& LinkOf(const std::string& from, const std::string& to) { return links_[{from, to}]; }
   Time Arrival(const std::string& from, const std::string& to);
 
   Scheduler* const scheduler_;
   WireOptions options_;
-  std::map<std::pair<std::string, std::string>, Link> links_;
+  std::map<std::pair<std::string, std::string>, Link, ByEnds> links_;
   std::map<std::string, SimNetwork*> by_url_;
   std::map<uint64_t, SimNetwork*> by_serial_;
-  uint64_t serials_ = 0;
+  std::vector<std::string> urls_;  // Of all there ever were, by serial.
   uint64_t messages_ = 0;
+  uint64_t turns_ = 1;  // One more whenever it may have changed who reaches or accepts whom.
 };
 
 // One process's end of it.
@@ -100,10 +110,13 @@ class SimNetwork final : public Network {
  private:
   friend class Wire;
   // Where a member may be reached now: nobody, or whoever its handshake would accept.
-  SimNetwork* Connect(MemberId to) const;
+  SimNetwork* Connect(MemberId to);
+  SimNetwork* Find(MemberId to) const;
   bool Accepts(const LocalIdentity& peer) const;
   void Lost(MemberId peer);
   void Deliver(const LocalIdentity& from, uint64_t sender, raft::Envelope envelope);
+  bool Meet(const LocalIdentity& from, uint64_t sender);
+  void ForgetFound();
   bool TakeSnapshot(rocksdb::Env* from, const raft::Envelope& offer, const Snapshot& snapshot);
   void Answered(CallDone done, absl::StatusOr<std::string> answer, Time after);
 
@@ -115,7 +128,7 @@ class SimNetwork final : public Network {
   const uint64_t serial_;
   bool open_ = true;
   bool started_ = false;
-  LocalIdentity self_;
+  std::shared_ptr<const LocalIdentity> self_ = std::make_shared<LocalIdentity>();
   Handlers handlers_;
   std::map<MemberId, PeerAddress> peers_;
   std::map<MemberId, uint64_t> met_;        // The start that was met.
@@ -124,6 +137,10 @@ class SimNetwork final : public Network {
   std::map<std::string, uint64_t> epochs_;  // The newest start seen of each disk.
   std::map<std::string, Serve> serves_;
   uint64_t received_ = 0;
+  // What was found out in this turn of the wire: who is reached, and whom nothing new is known of.
+  uint64_t found_in_ = 0;
+  std::vector<std::pair<MemberId, SimNetwork*>> reached_;
+  std::vector<uint64_t> met_before_;  // By serial.
 };
 
 }  // namespace kv::sim

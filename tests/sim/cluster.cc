@@ -359,7 +359,18 @@ void Cluster::After(SimLoop& loop) {
     }
   } else if (loop.kind() == LoopKind::kApply) {
     judge_.AfterApply(process->life, process->host->id, process->node->machine());
+    if (process->host->dies_adopting) DieIfAdopting(*process);
   }
+}
+
+// The machine is ahead of what the core knows to be committed only while it adopts.
+void Cluster::DieIfAdopting(const Process& process) {
+  if (process.life.applied <= process.node->replica().core().commit()) return;
+  process.host->dies_adopting = false;
+  scheduler_.After(0, [this, number = process.host->number, life = process.number] {
+    Host& dying = this->host(number);
+    if (dying.up() && dying.process->number == life) Crash(dying);
+  });
 }
 
 void Cluster::Note(const Host* host, std::string text) {

@@ -61,8 +61,9 @@ struct Host {
   std::unique_ptr<Process> process;  // Null: down.
   std::string refusal;               // Why it last could not start, or ended itself.
   bool founder = false;
-  bool rotten = false;   // Its disk was damaged: it may refuse to start for ever.
-  bool retired = false;  // It will never start again.
+  bool dies_adopting = false;  // As soon as its machine stands where its log does not, once.
+  bool rotten = false;         // Its disk was damaged: it may refuse to start for ever.
+  bool retired = false;        // It will never start again.
 
   bool up() const { return process != nullptr; }
   bool serving() const { return process != nullptr && process->serving(); }
@@ -130,6 +131,7 @@ class Cluster {
   NodeConfig ConfigOf(const Host& host, Process* process);
   void End(Host& host);
   void After(SimLoop& loop);
+  void DieIfAdopting(const Process& process);
   const SimDisk* DiskOf(MemberId id);
 
   const ClusterOptions options_;

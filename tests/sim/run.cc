@@ -8,6 +8,7 @@
 
 #include "proto/etcd/rpc.pb.h"
 #include "server/raft/describe.h"
+#include "server/replica/forward.h"
 #include "storage/check.h"
 #include "storage/status.h"
 
@@ -19,10 +20,33 @@ namespace {
 
 // By Fault, as --without names them.
 constexpr std::array<std::string_view, kFaults> kFaultNames = {
-    "crash",     "power-loss", "power-loss-of-all", "restart",     "pause",     "hold-log",
-    "slow-disk", "clock-rate", "isolate",           "cut-one-way", "partition", "flap",
-    "clog",      "slow-link",  "heal-wire",         "fail-sync",   "full-disk", "rot",
-    "wipe",      "add-member", "change-member",     "replace",     "transfer",  "stop",
+    "crash",
+    "power-loss",
+    "power-loss-of-all",
+    "restart",
+    "pause",
+    "hold-log",
+    "slow-disk",
+    "clock-rate",
+    "isolate",
+    "cut-one-way",
+    "partition",
+    "flap",
+    "clog",
+    "slow-link",
+    "heal-wire",
+    "fail-sync",
+    "full-disk",
+    "rot",
+    "wipe",
+    "add-member",
+    "change-member",
+    "replace",
+    "transfer",
+    "stop",
+    "die-adopting",
+    "transfer-to-newborn",
+    "lonely-writer",
 };
 
 constexpr size_t kHostsMax = 14;
@@ -30,7 +54,7 @@ constexpr size_t kMembersMax = 9;
 constexpr Time kChangeDeadline = 4 * kSecond;
 // The heartbeats of a dead leader may be on the wire for 5 s; whoever stopped last starts in 2.
 constexpr Time kSettled = 7 * kSecond;
-constexpr Time kDecided = 60 * kSecond;   // By then every deadline of a client is over.
+constexpr Time kDecided = 60 * kSecond;  // By then every deadline of a client is over.
 
 }  // namespace
 
@@ -143,6 +167,12 @@ Swarm DrawSwarm(uint64_t seed) {
   }
   swarm.weights[static_cast<size_t>(Fault::kRestart)] = 10 + chance.Below(20);
   swarm.weights[static_cast<size_t>(Fault::kHealWire)] = 10 + chance.Below(20);
+  // What chance alone hardly ever brings about.
+  weight(Fault::kDieAdopting, 8);
+  weight(Fault::kTransferToNewborn, 4);
+  weight(Fault::kLonelyWriter, 6);
+  for (Delay& delay : cluster.delays)
+    delay.at_once_permille = one_of(uint64_t{0}, uint64_t{0}, uint64_t{500}, uint64_t{950});
   return swarm;
 }
 
@@ -359,7 +389,80 @@ void Run::Do(Fault fault) {
       RestartLater(*host);
       return;
     }
+    case Fault::kDieAdopting: {
+      Host& host = cluster_.hosts()[scheduler_.Below(cluster_.hosts().size())];
+      host.dies_adopting = true;
+      return;
+    }
+    case Fault::kTransferToNewborn:
+      return TransferToNewborn();
+    case Fault::kLonelyWriter:
+      return LeaveWriterAlone();
   }
+}
+
+// A follower that has just come back, before its leader speaks to it, is told to take over.
+void Run::TransferToNewborn() {
+  Host* leader = cluster_.Leader();
+  Host* host = DrawServing();
+  if (leader == nullptr || host == nullptr || host == leader) return;
+  cluster_.Crash(*host);
+  cluster_.Start(*host);
+  TransferOnce(*host, 300);
+}
+
+void Run::TransferOnce(const Host& newborn, int tries) {
+  Host* leader = cluster_.Leader();
+  if (leader == nullptr || tries == 0) return;
+  if (newborn.serving()) {
+    if (cluster_.tracing()) cluster_.Note(leader, "is asked to hand over to " + newborn.name);
+    leader->replica().TransferLeadership(newborn.id, absl::Seconds(3), [](ReplicaError) {});
+    return;
+  }
+  scheduler_.After(200 * kMicrosecond, [this, number = newborn.number, tries] {
+    TransferOnce(cluster_.host(number), tries - 1);
+  });
+}
+
+// A leader is cut off while its disk hangs, and takes in what clients and an operator ask: the
+// next leader overwrites it, sometimes before the disk is back, sometimes with a snapshot.
+void Run::LeaveWriterAlone() {
+  Host* leader = cluster_.Leader();
+  if (leader == nullptr) return;
+  cluster_.Isolate(*leader);
+  leader->process->runtime->Hold(LoopKind::kLog);
+  if (cluster_.tracing()) cluster_.Note(leader, "is cut off, and its disk hangs");
+  // No vote changes hands by this: only where clients find the member.
+  raft::MemberChange change;
+  change.from = leader->core().members();
+  if (change.from->IsVoter(leader->id)) {
+    std::optional<MemberRecord> record = DecodeMemberRecord(change.from->records.at(leader->id));
+    record->client_urls.push_back("http://elsewhere:2379");
+    change.targets.push_back(
+        {.id = leader->id, .fate = raft::MemberFate::kVoter, .record = Encode(*record)});
+    leader->replica().ChangeMembers(std::move(change), absl::Seconds(3), [](MembersResult) {});
+  }
+  const Time timeout = cluster_.election_timeout();
+  const Time apart = scheduler_.Draw({.least = 2 * timeout, .spread = 4 * timeout});
+  const Time hangs = scheduler_.Draw({.least = 0, .spread = 2 * timeout});
+  const auto again = [this](Time after, int number, uint64_t life, auto task) {
+    scheduler_.After(after, [this, number, life, task] {
+      Host& host = cluster_.host(number);
+      if (host.up() && host.process->number == life) task(host);
+    });
+  };
+  const int number = leader->number;
+  const uint64_t life = leader->process->number;
+  for (int i = 0; i < 4; ++i) {
+    const Time when = scheduler_.Draw({.least = 0, .spread = timeout});
+    again(when, number, life, [this](Host& host) {
+      if (!host.serving()) return;
+      history_.Issue(host, {.kind = Kind::kPut, .key = "lonely", .value = "l"}, absl::Seconds(8));
+    });
+  }
+  again(apart, number, life, [this](Host&) { cluster_.wire().Heal(); });
+  again(apart + hangs, number, life,
+        [](Host& host) { host.process->runtime->Release(LoopKind::kLog); });
 }
 
 void Run::Cut(Fault fault) {

@@ -42,8 +42,11 @@ enum class Fault : uint8_t {
   kReplace,
   kTransfer,
   kStop,
+  kDieAdopting,
+  kTransferToNewborn,
+  kLonelyWriter,
 };
-inline constexpr size_t kFaults = 24;
+inline constexpr size_t kFaults = 27;
 std::string_view NameOf(Fault fault);
 std::optional<Fault> FaultNamed(std::string_view name);
 
@@ -90,6 +93,9 @@ class Run {
   Host* DrawVictim();  // Often the leader: that is where it hurts.
   void RestartLater(Host& host);
   void Cut(Fault fault);
+  void TransferToNewborn();
+  void TransferOnce(const Host& newborn, int tries);
+  void LeaveWriterAlone();
   void AddMember();
   void ChangeMember();
   void Replace();

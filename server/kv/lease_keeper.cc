@@ -5,6 +5,7 @@
 
 #include "proto/internal/command.pb.h"
 #include "proto/internal/peer.pb.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -15,6 +16,8 @@ constexpr absl::Duration kBeat = absl::Milliseconds(100);
 constexpr absl::Duration kAgain = absl::Milliseconds(50);
 constexpr absl::Duration kConfirm = absl::Seconds(5);
 constexpr absl::Duration kPropose = absl::Seconds(5);
+// While an alarm forbids that anything ends.
+constexpr absl::Duration kRefusedAgain = absl::Seconds(1);
 // What ends at once leaves room between the commands for what clients write.
 constexpr size_t kExpiredInCommand = 500;
 constexpr size_t kExpiriesUnderWay = 2;
@@ -214,7 +217,22 @@ void LeaseKeeper::OnExpired(uint64_t term, const std::vector<Lease>& leases,
                             const ProposalResult& result) {
   --expiring_;
   if (term != term_ || !established_) return;
-  if (result.error == ReplicaError::kNone) return Expire();
+  if (result.error == ReplicaError::kNone &&
+      (result.reply.status.ok() || MUTANT("lease.refused_expiry_is_done"))) {
+    return Expire();
+  }
+  if (result.error == ReplicaError::kNone) {
+    MARK("lease.expiry_refused");
+    loop_->PostAfter(kRefusedAgain, [this, term, leases] {
+      loop_->AssertCurrent();
+      if (term == term_ && established_) ExpireAgain(leases);
+    });
+    return;
+  }
+  ExpireAgain(leases);
+}
+
+void LeaseKeeper::ExpireAgain(const std::vector<Lease>& leases) {
   lessor_.Retry(leases, Now());
   BeatLater();
 }
@@ -273,6 +291,9 @@ void LeaseKeeper::Handle(Request request) {
     return request.caller.Answer({.error = ReplicaError::kNoLeader});
   }
   if (!leadership.leads) return Forward(std::move(request));
+  if (MUTANT("lease.renewed_by_an_old_leader")) {
+    return OnConfirmed(std::move(request), {}, leadership.term);
+  }
   // A leader that was deposed and does not know it must promise nothing: the next one may end the
   // lease by what it knows.
   parts_.confirm(left, [this, door = door_, term = leadership.term,
@@ -304,7 +325,10 @@ void LeaseKeeper::AnswerRenewal(Request request) {
   if (!renewal) return request.caller.Answer({});
   if (parts_.metrics.renewed) parts_.metrics.renewed();
   const int64_t ttl = renewal->ttl;
-  if (!renewal->clears) return request.caller.Answer({.seconds = ttl});
+  if (!renewal->clears || MUTANT("lease.checkpoint_not_taken_back")) {
+    return request.caller.Answer({.seconds = ttl});
+  }
+  MARK("lease.renewal_takes_checkpoint_back");
   request.caller.Otherwise({.error = ReplicaError::kUnknown});
   parts_.propose(
       CheckpointCommand(term_, {*renewal->clears}),

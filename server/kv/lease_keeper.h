@@ -124,6 +124,7 @@ class LeaseKeeper {
   void Expire() KV_LEASE_LOOP;
   void OnExpired(uint64_t term, const std::vector<Lease>& leases,
                  const ProposalResult& result) KV_LEASE_LOOP;
+  void ExpireAgain(const std::vector<Lease>& leases) KV_LEASE_LOOP;
   void Checkpoint() KV_LEASE_LOOP;
 #undef KV_LEASE_LOOP
   absl::Duration Now() const { return parts_.runtime->Uptime(); }

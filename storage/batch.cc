@@ -221,6 +221,7 @@ std::vector<RevisionEvents> Batch::Events() const {
         pending.versions.begin(), pending.versions.end(), change.revision,
         [](const KeyRecordPtr& version, Revision at) { return version->mod < at; });
     KeyRecordPtr previous = written == pending.versions.begin() ? pending.base : *(written - 1);
+    if (MUTANT("mvcc.event_previous_of_another")) previous = pending.base;
     if (!change.was_live) previous = nullptr;
     revisions.back().events.push_back(
         {.key = change.key->first, .record = *written, .previous = std::move(previous)});
@@ -266,7 +267,9 @@ WriteSet Batch::Writes() const {
     const int64_t before = pending.base != nullptr ? pending.base->lease : 0;
     const int64_t after = pending.versions.back()->lease;  // A tombstone has none.
     if (before == after) continue;
-    if (before != 0) writes.Delete(AttachedKey(before, key));
+    const bool stays =
+        after == 0 ? MUTANT("mvcc.detachment_forgotten") : MUTANT("mvcc.attachment_not_moved");
+    if (before != 0 && !stays) writes.Delete(AttachedKey(before, key));
     if (after != 0) writes.Put(AttachedKey(after, key), {});
   }
   for (const auto& [id, lease] : leases_) {

@@ -460,7 +460,9 @@ Reply KvMachine::Maintain(Batch& batch, const CommandView& command,
   Reply reply = change(state, *request, batch.revision());
   if (state != pending_maintenance_) {
     pending_maintenance_ = std::move(state);
-    batch.SetNote(kMaintenanceNote, Encode(pending_maintenance_));
+    if (!MUTANT("kv.alarm_not_kept")) {
+      batch.SetNote(kMaintenanceNote, Encode(pending_maintenance_));
+    }
   }
   return reply;
 }
@@ -511,7 +513,7 @@ absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
   if (!MUTANT("kv.snapshot_not_switched_to")) RETURN_IF_ERROR(directory_.Switch());
   compactions_->Use(next);
   pending_cluster_version_ = notes.cluster_version;
-  pending_maintenance_ = notes.maintenance;
+  if (!MUTANT("kv.adopted_alarms_forgotten")) pending_maintenance_ = notes.maintenance;
   const Revision told = next->head().revision;
   {
     const MutexLock lock(mutex_);
@@ -520,7 +522,7 @@ absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
     cluster_version_ = notes.cluster_version;
     maintenance_ = std::move(notes.maintenance);
   }
-  Tell({.before = 0, .after = told, .events = {}});
+  if (!MUTANT("kv.adoption_not_told")) Tell({.before = 0, .after = told, .events = {}});
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include "proto/etcd/rpc.pb.h"
 #include "proto/internal/command.pb.h"
 #include "server/kv/errors.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -28,6 +29,7 @@ Reply Replied(const Batch& batch, Response& response) {
 void End(Batch& batch, const Lease& lease) {
   for (const std::string& key : batch.Attached(lease.id)) {
     batch.DeleteRange(KeyRange::FromRequest(key, {}));
+    if (MUTANT("lease.ends_in_pieces")) batch.Finish();
   }
   batch.EraseLease(lease.id);
   batch.Finish();
@@ -36,7 +38,10 @@ void End(Batch& batch, const Lease& lease) {
 // The lease that the leader means: not one of the same id that was granted since.
 std::optional<Lease> FindGranted(const Batch& batch, int64_t id, uint64_t granted) {
   std::optional<Lease> lease = batch.FindLease(id);
-  if (lease && lease->granted != granted) return std::nullopt;
+  if (lease && lease->granted != granted) {
+    MARK("lease.of_an_earlier_grant");
+    if (!MUTANT("lease.later_lease_is_meant")) return std::nullopt;
+  }
   return lease;
 }
 
@@ -66,7 +71,11 @@ Reply Revoke(Batch& batch, const etcdserverpb::LeaseRevokeRequest& request, Chan
 
 // Whether the leader that decided is the one whose entry this is. One that was deposed meanwhile
 // knows nothing of what its successor renewed.
-bool IsOf(uint64_t term, Position at) { return term == at.term; }
+bool IsOf(uint64_t term, Position at) {
+  if (term == at.term) return true;
+  MARK("lease.told_by_an_old_leader");
+  return MUTANT("lease.expiry_of_an_old_term");
+}
 
 Reply Expire(Batch& batch, const kvd::internal::LeaseExpiry& expiry, Position at,
              Changes& changes) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "storage/mark.h"
+
 namespace kv {
 namespace {
 
@@ -20,7 +22,9 @@ int64_t SecondsUp(absl::Duration time) {
 
 }  // namespace
 
-absl::Duration Stretched(absl::Duration time) { return time + time / 4; }
+absl::Duration Stretched(absl::Duration time) {
+  return MUTANT("lease.clocks_are_trusted") ? time : time + time / 4;
+}
 
 int64_t LeaseTtlMin(absl::Duration election_timeout) {
   return std::max<int64_t>(SecondsUp(election_timeout * 3 / 2), 1);
@@ -36,7 +40,11 @@ void Lessor::Begin(const std::vector<Lease>& leases, absl::Duration now) {
     Set(entry, absl::Seconds(lease.remaining), now);
   }
   // What the log shows may be older than what the last leader promised by so much.
-  for (auto& [id, entry] : leases_) Set(entry, entry.promised - now + election_timeout_, now);
+  for (auto& [id, entry] : leases_) {
+    const absl::Duration left =
+        MUTANT("lease.time_lost_at_promotion") ? absl::ZeroDuration() : entry.promised - now;
+    Set(entry, left + election_timeout_, now);
+  }
 }
 
 void Lessor::Clear() {
@@ -110,6 +118,7 @@ std::vector<Lease> Lessor::TakeExpired(absl::Duration now, size_t max) {
 }
 
 void Lessor::Retry(const std::vector<Lease>& expired, absl::Duration now) {
+  if (MUTANT("lease.expiry_not_repeated")) return;
   for (const Lease& lease : expired) {
     const auto at = leases_.find(lease.id);
     if (at == leases_.end() || at->second.lease.granted != lease.granted) continue;
@@ -129,6 +138,7 @@ std::vector<Lease> Lessor::TakeCheckpoints(absl::Duration now, size_t max) {
     lease.remaining = SecondsUp((entry.ends - now) * 4 / 5);
     ScheduleCheckpoint(entry, now);
     if (lease.remaining <= 0 || lease.remaining >= lease.ttl) continue;
+    MARK("lease.checkpoint");
     ++entry.checkpoints;
     due.push_back(lease);
   }

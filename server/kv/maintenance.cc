@@ -5,6 +5,7 @@
 #include "proto/etcd/rpc.pb.h"
 #include "proto/internal/command.pb.h"
 #include "server/kv/errors.h"
+#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -20,7 +21,8 @@ bool HoldsPut(const TxnRequest& txn) {
   const auto holds = [](const etcdserverpb::RequestOp& op) {
     return op.has_request_put() || (op.has_request_txn() && HoldsPut(op.request_txn()));
   };
-  return std::any_of(txn.success().begin(), txn.success().end(), holds) ||
+  if (std::any_of(txn.success().begin(), txn.success().end(), holds)) return true;
+  return !MUTANT("kv.no_space_for_one_branch") &&
          std::any_of(txn.failure().begin(), txn.failure().end(), holds);
 }
 

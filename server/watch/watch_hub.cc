@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "storage/check.h"
+#include "storage/mark.h"
 
 namespace kv {
 namespace {
@@ -51,6 +52,7 @@ class WatchHub::Inbox final : public Follower, public std::enable_shared_from_th
     }
     // A hub that cannot follow reads the history instead.
     if (bytes > 0 && bytes_ + bytes > bytes_max_) {
+      MARK("watch.hub_cannot_follow");
       applied.complete = false;
       applied.events.clear();
       bytes = count = 0;
@@ -198,7 +200,7 @@ void WatchHub::OnOrder(WatchStream& stream, WatchOrder order) {
   if (watcher.next < head.compacted) {
     stream.sink->Compacted(watcher.id, head.compacted);
     Erase(watcher);
-  } else if (watcher.next > revision_) {
+  } else if (watcher.next > revision_ || MUTANT("watch.past_not_read")) {
     Move(watcher, Watcher::Place::kInStep);
   } else {
     StepLater();
@@ -225,6 +227,7 @@ void WatchHub::Cancel(StreamId stream, int64_t id) {
 
 // Whether there is nothing to tell it up to revision_, and its turn has come at all.
 bool WatchHub::IsCurrent(const Watcher& watcher) const {
+  if (MUTANT("watch.progress_too_early")) return true;
   return watcher.place == Watcher::Place::kInStep && (watcher.begun || watcher.next <= revision_);
 }
 
@@ -347,7 +350,8 @@ void WatchHub::Erase(Watcher& watcher) {
 void WatchHub::OnApplied(AppliedRevisions applied) {
   known_ = std::max(known_, applied.after);
   if (applied.after <= revision_) return;
-  if (applied.complete && applied.before <= revision_) {
+  if ((applied.complete || MUTANT("watch.untold_taken_for_nothing")) &&
+      applied.before <= revision_) {
     Advance(std::move(applied.events), applied.after);
   } else {
     CatchUp();
@@ -356,6 +360,7 @@ void WatchHub::OnApplied(AppliedRevisions applied) {
 
 void WatchHub::CatchUp() {
   if (hub_reads_ || known_ <= revision_) return;
+  MARK("watch.hub_reads_history");
   hub_reads_ = true;
   ReadPage(revision_ + 1, known_, [this](Page page) {
     loop_->AssertCurrent();
@@ -373,10 +378,12 @@ void WatchHub::CatchUp() {
 
 // Those in step have missed what is below: each is told so, unless it begins later.
 void WatchHub::SkipTo(Revision compacted) {
+  MARK("watch.hub_meets_compaction");
   for (const auto& [id, stream] : streams_) {
     for (const auto& [watcher_id, watcher] : stream->watchers) {
       if (watcher->place != Watcher::Place::kInStep) continue;
       watcher->next = std::max(watcher->next, revision_ + 1);
+      if (MUTANT("watch.hub_skips_in_silence")) continue;
       if (watcher->next < compacted) Move(*watcher, Watcher::Place::kBehind);
     }
   }
@@ -402,7 +409,8 @@ void WatchHub::Advance(std::vector<RevisionEvents> revisions, Revision through) 
     Watcher& watcher = *gathered.watcher;
     watcher.gathered = 0;
     if (watcher.stream->sink->full()) {
-      watcher.next = std::max(watcher.next, told + 1);
+      MARK("watch.stalls_in_step");
+      if (!MUTANT("watch.stalled_begins_again")) watcher.next = std::max(watcher.next, told + 1);
       watcher.begun = true;
       Move(watcher, Watcher::Place::kStalled);
     } else {
@@ -416,7 +424,8 @@ void WatchHub::Advance(std::vector<RevisionEvents> revisions, Revision through) 
 void WatchHub::Gather(const SharedEvent& event) {
   in_step_.ForEach(event.key(), [this, &event](Watcher& watcher) {
     loop_->AssertCurrent();
-    if (event.revision() < watcher.next || !watcher.Wants(event.key(), event.deletion())) return;
+    const bool before = event.revision() < watcher.next && !MUTANT("watch.start_unheeded");
+    if (before || !watcher.Wants(event.key(), event.deletion())) return;
     if (watcher.gathered == 0) {
       if (gathering_ == gathered_.size()) gathered_.emplace_back();
       gathered_[gathering_].watcher = &watcher;
@@ -487,6 +496,7 @@ void WatchHub::TellRecent(Watcher& watcher) {
     bytes += at->bytes();
     events.push_back(&*at);
   }
+  MARK("watch.told_from_recent");
   Tell(watcher, events);
   watcher.next = through + 1;
   Move(watcher, watcher.next > revision_ ? Watcher::Place::kInStep : Watcher::Place::kBehind);
@@ -505,6 +515,11 @@ void WatchHub::TellPage(const Page& page) {
   for (size_t looked = 0; each != nullptr && looked < kWatchersPerPage; ++looked) {
     Watcher& watcher = *std::exchange(each, each->after);
     if (page.compacted > watcher.next) {
+      MARK("watch.compacted_while_behind");
+      if (MUTANT("watch.compacted_not_told")) {
+        watcher.next = page.compacted;
+        continue;
+      }
       watcher.stream->sink->Compacted(watcher.id, page.compacted);
       Erase(watcher);
       continue;
@@ -528,7 +543,7 @@ void WatchHub::TellPage(const Page& page) {
       }
     }
     Tell(watcher, events);
-    watcher.next = page.through + 1;
+    watcher.next = page.through + (MUTANT("watch.event_lost_at_hand_over") ? 2 : 1);
     if (watcher.next > revision_) {
       Move(watcher, Watcher::Place::kInStep);
     } else {
@@ -579,6 +594,7 @@ void WatchHub::ReadPage(Revision first, Revision last, WithPage then) {
         for (const KeyEvent& event : revision.events) bytes += BytesOf(event);
       }
       if (events >= options.page_events || bytes >= options.page_bytes) {
+        MARK("watch.page_is_not_all");
         page.through = page.revisions.back().revision;
       }
     }

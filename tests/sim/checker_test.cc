@@ -18,7 +18,7 @@ namespace {
 // at one moment between its invocation and its return.
 struct Synthetic {
   Operations history;
-  std::vector<OperationId> committed;
+  std::vector<Taken> committed;
 };
 
 class Maker {
@@ -51,8 +51,8 @@ class Maker {
         operation.answer = model.Apply(operation.request);
         operation.outcome = fate == 2 ? Outcome::kUnknown : Outcome::kAnswered;
         if (fate == 2) operation.answer = {};
-        made.committed.push_back(id);
-        if (chance_.Below(10) == 0) made.committed.push_back(0);
+        made.committed.push_back({.id = id});
+        if (chance_.Below(10) == 0) made.committed.push_back({});
       }
       made.history.push_back(std::move(operation));
     }
@@ -138,7 +138,8 @@ bool PlantStaleRead(Synthetic& made, raft::SplitMix64& chance) {
   Model model;
   std::optional<Answer> old;
   const int64_t revision = read->answer.revision;
-  for (const OperationId id : made.committed) {
+  for (const Taken& taken : made.committed) {
+    const OperationId id = taken.id;
     if (id == 0) continue;
     const Operation& operation = made.history[id - 1];
     // The write that it misses had returned before the read began.
@@ -161,7 +162,7 @@ bool PlantLostUpdate(Synthetic& made, raft::SplitMix64& chance) {
   Operation* write =
       Pick(made, chance, [](const Operation& o) { return IsAnswered(o, Kind::kPut); });
   if (write == nullptr) return false;
-  std::erase(made.committed, write->id);
+  std::erase_if(made.committed, [write](const Taken& taken) { return taken.id == write->id; });
   return true;
 }
 
@@ -178,10 +179,11 @@ bool PlantSecondExecution(Synthetic& made, raft::SplitMix64& chance) {
     return o.request.kind == Kind::kPut && o.outcome != Outcome::kRefused;
   });
   if (write == nullptr ||
-      std::find(made.committed.begin(), made.committed.end(), write->id) == made.committed.end()) {
+      std::none_of(made.committed.begin(), made.committed.end(),
+                   [write](const Taken& taken) { return taken.id == write->id; })) {
     return false;
   }
-  made.committed.push_back(write->id);
+  made.committed.push_back({.id = write->id});
   return true;
 }
 
@@ -205,7 +207,8 @@ bool PlantTimeTravel(Synthetic& made, raft::SplitMix64& chance) {
 bool PlantSplitTransaction(Synthetic& made, raft::SplitMix64& chance) {
   // A range sees one of the two keys that a transaction wrote, and the other as it was before.
   Model model;
-  for (const OperationId id : made.committed) {
+  for (const Taken& taken : made.committed) {
+    const OperationId id = taken.id;
     if (id == 0) continue;
     Operation& txn = made.history[id - 1];
     const Request all{.kind = Kind::kRange, .key = "k0", .end = "k9"};
@@ -259,7 +262,7 @@ bool PlantFutureRead(Synthetic& made, raft::SplitMix64& chance) {
 }
 
 bool PlantPhantom(Synthetic& made, raft::SplitMix64&) {
-  made.committed.push_back(1'000'000);
+  made.committed.push_back({.id = 1'000'000});
   return true;
 }
 
@@ -269,7 +272,8 @@ bool PlantCompactedRead(Synthetic& made, raft::SplitMix64& chance) {
   if (compaction == nullptr || compaction->request.revision < 2) return false;
   // Read below it, after it had returned, and answered as if nothing were gone.
   Model model;
-  for (const OperationId id : made.committed) {
+  for (const Taken& taken : made.committed) {
+    const OperationId id = taken.id;
     if (id != 0) model.Apply(made.history[id - 1].request);
   }
   Time end = 0;

@@ -7,6 +7,8 @@
 
 #include "proto/etcd/rpc.pb.h"
 #include "proto/internal/command.pb.h"
+#include "server/kv/lease_keeper.h"
+#include "server/kv/maintenance.h"
 #include "storage/check.h"
 #include "storage/status.h"
 
@@ -23,10 +25,12 @@ Row RowOf(const mvccpb::KeyValue& kv) {
           .value = kv.value(),
           .create = kv.create_revision(),
           .mod = kv.mod_revision(),
-          .version = kv.version()};
+          .version = kv.version(),
+          .lease = kv.lease()};
 }
 
 void Encode(const Request& request, etcdserverpb::PutRequest* put) {
+  put->set_lease(request.lease);
   put->set_key(request.key);
   put->set_value(request.value);
   put->set_prev_kv(request.previous);
@@ -119,6 +123,34 @@ std::string EncodeCommand(const Request& request) {
       command.set_body(compact.SerializeAsString());
       break;
     }
+    case Kind::kGrant: {
+      etcdserverpb::LeaseGrantRequest grant;
+      grant.set_id(request.lease);
+      grant.set_ttl(request.ttl);
+      command.set_min_version(kLeaseMachineVersion);
+      command.set_kind(kvd::internal::LEASE_GRANT);
+      command.set_body(grant.SerializeAsString());
+      break;
+    }
+    case Kind::kRevoke: {
+      etcdserverpb::LeaseRevokeRequest revoke;
+      revoke.set_id(request.lease);
+      command.set_min_version(kLeaseMachineVersion);
+      command.set_kind(kvd::internal::LEASE_REVOKE);
+      command.set_body(revoke.SerializeAsString());
+      break;
+    }
+    case Kind::kAlarm: {
+      etcdserverpb::AlarmRequest alarm;
+      alarm.set_action(request.lifts ? etcdserverpb::AlarmRequest::DEACTIVATE
+                                     : etcdserverpb::AlarmRequest::ACTIVATE);
+      alarm.set_memberid(request.alarm.member);
+      alarm.set_alarm(static_cast<etcdserverpb::AlarmType>(request.alarm.type));
+      command.set_min_version(kMaintenanceVersion);
+      command.set_kind(kvd::internal::ALARM);
+      command.set_body(alarm.SerializeAsString());
+      break;
+    }
     case Kind::kRange:
       FailCheck(__FILE__, __LINE__, "a range does not enter the log");
   }
@@ -158,6 +190,29 @@ Answer Decode(const etcdserverpb::TxnResponse& response) {
   return answer;
 }
 
+Answer Decode(const etcdserverpb::CompactionResponse& response) {
+  Answer answer;
+  answer.revision = response.header().revision();
+  return answer;
+}
+Answer Decode(const etcdserverpb::LeaseGrantResponse& response) {
+  Answer answer;
+  answer.revision = response.header().revision();
+  answer.count = response.ttl();
+  return answer;
+}
+Answer Decode(const etcdserverpb::LeaseRevokeResponse& response) {
+  Answer answer;
+  answer.revision = response.header().revision();
+  return answer;
+}
+Answer Decode(const etcdserverpb::AlarmResponse& response) {
+  Answer answer;
+  answer.revision = response.header().revision();
+  answer.count = response.alarms_size();
+  return answer;
+}
+
 template <typename Message>
 Answer DecodeAs(const std::string& bytes) {
   Message message;
@@ -173,13 +228,14 @@ Answer Decode(Kind kind, const std::string& bytes) {
       return DecodeAs<etcdserverpb::DeleteRangeResponse>(bytes);
     case Kind::kTxn:
       return DecodeAs<etcdserverpb::TxnResponse>(bytes);
-    case Kind::kCompact: {
-      etcdserverpb::CompactionResponse response;
-      if (!response.ParseFromString(bytes)) Condemn("an answer that is no message");
-      Answer answer;
-      answer.revision = response.header().revision();
-      return answer;
-    }
+    case Kind::kCompact:
+      return DecodeAs<etcdserverpb::CompactionResponse>(bytes);
+    case Kind::kGrant:
+      return DecodeAs<etcdserverpb::LeaseGrantResponse>(bytes);
+    case Kind::kRevoke:
+      return DecodeAs<etcdserverpb::LeaseRevokeResponse>(bytes);
+    case Kind::kAlarm:
+      return DecodeAs<etcdserverpb::AlarmResponse>(bytes);
     case Kind::kRange:
       break;
   }
@@ -190,6 +246,15 @@ Answer RefusalOf(const absl::Status& status) {
   const std::string_view text = Message(status);
   if (text.find("has been compacted") != text.npos) return {.refusal = Refusal::kCompacted};
   if (text.find("future revision") != text.npos) return {.refusal = Refusal::kFuture};
+  constexpr std::pair<std::string_view, Refusal> kTexts[] = {
+      {"etcdserver: requested lease not found", Refusal::kLeaseNotFound},
+      {"etcdserver: lease already exists", Refusal::kLeaseExists},
+      {"etcdserver: mvcc: database space exceeded", Refusal::kNoSpace},
+      {"etcdserver: corrupt cluster", Refusal::kCorrupt},
+  };
+  for (const auto& [known, refusal] : kTexts) {
+    if (text == known) return {.refusal = refusal};
+  }
   Condemn(fmt::format("a request that is in order was refused: {}", Describe(status)));
 }
 
@@ -261,6 +326,24 @@ void History::AnswerRead(OperationId id, const Process& process) {
   Finish(id, Outcome::kAnswered, response.ok() ? Decode(*response) : RefusalOf(response.status()));
 }
 
+void History::Renew(Host& host, int64_t lease, absl::Duration deadline,
+                    std::function<void(bool)> done) {
+  host.process->node->leases().Renew(
+      lease, deadline,
+      [this, lease, begun = cluster_->scheduler().now(), number = host.number,
+       life = host.process->number, done = std::move(done)](LeaseAnswer answer) {
+        const bool lives = Alive(number, life) != nullptr && answer.error == ReplicaError::kNone &&
+                           answer.seconds.has_value();
+        if (lives) {
+          renewals_.push_back({.lease = lease,
+                               .seconds = *answer.seconds,
+                               .invoked = begun,
+                               .returned = cluster_->scheduler().now()});
+        }
+        done(lives);
+      });
+}
+
 void History::Finish(OperationId id, Outcome outcome, Answer answer) {
   Operation& operation = operations_[id - 1];
   if (operation.returned) Condemn(fmt::format("operation {} was answered twice", id));
@@ -310,13 +393,15 @@ void Workload::Ask(size_t client) {
   if (stopped_) return;
   Host* host = DrawHost(clients_[client]);
   if (host == nullptr) return Think(client);
-  Request request = Draw();
+  // As the edge: a young cluster has no leases yet.
+  Request request = Draw(host->machine().cluster_version() >= kLeaseMachineVersion);
   const Time deadline = scheduler_.Draw(options_.deadline);
   history_->Issue(*host, std::move(request), absl::Nanoseconds(deadline),
                   [this, client](const Operation& operation) {
                     if (operation.outcome == Outcome::kAnswered) {
                       revision_seen_ = std::max(revision_seen_, operation.answer.revision);
                     }
+                    if (operation.request.kind == Kind::kGrant) Granted(operation);
                     Think(client);
                   });
 }
@@ -344,6 +429,7 @@ Request Workload::DrawPart() {
     part.kind = Kind::kPut;
     part.key = DrawKey();
     part.value = fmt::format("v{}", ++values_);
+    part.lease = DrawLease();
   } else if (kind == 2) {
     part.kind = Kind::kDelete;
     DrawRange(part);
@@ -356,10 +442,65 @@ Request Workload::DrawPart() {
   return part;
 }
 
-Request Workload::Draw() {
+// None, mostly; or one that may have ended.
+int64_t Workload::DrawLease() {
+  if (leases_seen_.empty() || !scheduler_.Permille(options_.leased_permille)) return 0;
+  return leases_seen_[scheduler_.Below(leases_seen_.size())];
+}
+
+Request Workload::DrawOfLease(Kind kind) {
+  Request request{.kind = kind};
+  // A few ids come again, while they live and after.
+  const bool again = kind == Kind::kRevoke || scheduler_.Below(4) == 0;
+  if (again && !leases_seen_.empty()) {
+    request.lease = leases_seen_[scheduler_.Below(leases_seen_.size())];
+  } else {
+    request.lease = ++leases_;
+  }
+  if (kind == Kind::kGrant) {
+    constexpr int64_t kTimes[] = {1, 1, 2, 3, 5, 12, 12, 20};
+    request.ttl = kTimes[scheduler_.Below(std::size(kTimes))];
+  }
+  return request;
+}
+
+Request Workload::DrawAlarm() {
+  Request request{.kind = Kind::kAlarm};
+  request.alarm.type = scheduler_.Below(3) == 0 ? Alarm::Type::kCorrupt : Alarm::Type::kNoSpace;
+  request.alarm.member = 1 + scheduler_.Below(2);
+  // An operator lifts it: most of the time there shall be none.
+  request.lifts = scheduler_.Below(4) > 0;
+  return request;
+}
+
+// Its owner keeps it for a while, sometimes longer than the faults last, and then forgets it.
+void Workload::Granted(const Operation& grant) {
+  const int64_t lease = grant.request.lease;
+  if (grant.outcome != Outcome::kAnswered || grant.answer.refusal != Refusal::kNone) return;
+  if (leases_seen_.size() > 4) leases_seen_.erase(leases_seen_.begin());
+  leases_seen_.push_back(lease);
+  // Some come late, but in time: long leases have been checkpointed by then.
+  const bool late = scheduler_.Below(3) == 0;
+  const Time every = grant.request.ttl * kSecond * (late ? 2 : 1) / 3;
+  const Time kept = scheduler_.Draw({.least = 0, .spread = 15 * kSecond});
+  KeepAlive(lease, every, scheduler_.now() + kept);
+}
+
+void Workload::KeepAlive(int64_t lease, Time every, Time until) {
+  scheduler_.After(every, [this, lease, every, until] {
+    if (stopped_ || scheduler_.now() > until) return;
+    std::deque<Host>& hosts = cluster_->hosts();
+    Host& host = hosts[scheduler_.Below(hosts.size())];
+    if (host.serving()) history_->Renew(host, lease, absl::Seconds(4), [](bool) {});
+    KeepAlive(lease, every, until);
+  });
+}
+
+Request Workload::Draw(bool leases) {
   Request request;
-  const uint64_t total =
+  uint64_t total =
       options_.puts + options_.deletes + options_.ranges + options_.txns + options_.compactions;
+  if (leases) total += options_.grants + options_.revokes + options_.alarms;
   uint64_t drawn = scheduler_.Below(total);
   if (drawn < options_.puts) {
     request.kind = Kind::kPut;
@@ -370,6 +511,7 @@ Request Workload::Draw() {
     if (request.value.size() < options_.value_bytes)
       request.value.resize(options_.value_bytes, '.');
     request.previous = scheduler_.Below(3) == 0;
+    request.lease = DrawLease();
     return request;
   }
   drawn -= options_.puts;
@@ -390,56 +532,66 @@ Request Workload::Draw() {
     return request;
   }
   drawn -= options_.ranges;
-  if (drawn < options_.txns) {
-    request.kind = Kind::kTxn;
-    const uint64_t conditions = scheduler_.Below(3);
-    for (uint64_t i = 0; i < conditions; ++i) {
-      Condition& condition = request.conditions.emplace_back();
-      condition.key = DrawKey();
-      condition.field = static_cast<Condition::Field>(scheduler_.Below(4));
-      condition.relation = static_cast<Condition::Relation>(scheduler_.Below(4));
-      if (condition.field == Condition::Field::kValue) {
-        if (!values_seen_.empty()) {
-          condition.value = values_seen_[scheduler_.Below(values_seen_.size())];
-          condition.value.resize(std::max<size_t>(options_.value_bytes, condition.value.size()),
-                                 '.');
-        }
-      } else if (condition.field == Condition::Field::kVersion) {
-        condition.number = static_cast<int64_t>(scheduler_.Below(4));
-      } else {
-        condition.number = scheduler_.Below(2) == 0 ? 0 : DrawRevision();
-      }
-    }
-    // A key is written once in a transaction: the edge refuses others.
-    std::vector<std::string> written;
-    for (std::vector<Request>* parts : {&request.then, &request.otherwise}) {
-      written.clear();
-      const uint64_t count = scheduler_.Below(4);
-      for (uint64_t i = 0; i < count; ++i) {
-        Request part = DrawPart();
-        if (part.kind == Kind::kPut) {
-          if (std::find(written.begin(), written.end(), part.key) != written.end()) continue;
-          written.push_back(part.key);
-        }
-        if (part.kind == Kind::kDelete) {
-          const bool overlaps = std::any_of(parts->begin(), parts->end(), [](const Request& other) {
-            return other.kind != Kind::kRange;
-          });
-          if (overlaps) continue;
-        }
-        if (part.kind == Kind::kPut &&
-            std::any_of(parts->begin(), parts->end(),
-                        [](const Request& other) { return other.kind == Kind::kDelete; })) {
-          continue;
-        }
-        parts->push_back(std::move(part));
-      }
-    }
+  if (drawn < options_.txns) return DrawTxn();
+  drawn -= options_.txns;
+  if (drawn < options_.compactions) {
+    request.kind = Kind::kCompact;
+    const uint64_t back = scheduler_.Below(30);
+    request.revision = std::max<int64_t>(1, revision_seen_ - static_cast<int64_t>(back));
     return request;
   }
-  request.kind = Kind::kCompact;
-  const uint64_t back = scheduler_.Below(30);
-  request.revision = std::max<int64_t>(1, revision_seen_ - static_cast<int64_t>(back));
+  drawn -= options_.compactions;
+  if (drawn < options_.grants) return DrawOfLease(Kind::kGrant);
+  drawn -= options_.grants;
+  if (drawn < options_.revokes) return DrawOfLease(Kind::kRevoke);
+  return DrawAlarm();
+}
+
+Request Workload::DrawTxn() {
+  Request request;
+  request.kind = Kind::kTxn;
+  const uint64_t conditions = scheduler_.Below(3);
+  for (uint64_t i = 0; i < conditions; ++i) {
+    Condition& condition = request.conditions.emplace_back();
+    condition.key = DrawKey();
+    condition.field = static_cast<Condition::Field>(scheduler_.Below(4));
+    condition.relation = static_cast<Condition::Relation>(scheduler_.Below(4));
+    if (condition.field == Condition::Field::kValue) {
+      if (!values_seen_.empty()) {
+        condition.value = values_seen_[scheduler_.Below(values_seen_.size())];
+        condition.value.resize(std::max<size_t>(options_.value_bytes, condition.value.size()), '.');
+      }
+    } else if (condition.field == Condition::Field::kVersion) {
+      condition.number = static_cast<int64_t>(scheduler_.Below(4));
+    } else {
+      condition.number = scheduler_.Below(2) == 0 ? 0 : DrawRevision();
+    }
+  }
+  // A key is written once in a transaction: the edge refuses others.
+  std::vector<std::string> written;
+  for (std::vector<Request>* parts : {&request.then, &request.otherwise}) {
+    written.clear();
+    const uint64_t count = scheduler_.Below(4);
+    for (uint64_t i = 0; i < count; ++i) {
+      Request part = DrawPart();
+      if (part.kind == Kind::kPut) {
+        if (std::find(written.begin(), written.end(), part.key) != written.end()) continue;
+        written.push_back(part.key);
+      }
+      if (part.kind == Kind::kDelete) {
+        const bool overlaps = std::any_of(parts->begin(), parts->end(), [](const Request& other) {
+          return other.kind != Kind::kRange;
+        });
+        if (overlaps) continue;
+      }
+      if (part.kind == Kind::kPut &&
+          std::any_of(parts->begin(), parts->end(),
+                      [](const Request& other) { return other.kind == Kind::kDelete; })) {
+        continue;
+      }
+      parts->push_back(std::move(part));
+    }
+  }
   return request;
 }
 

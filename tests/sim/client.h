@@ -24,7 +24,12 @@ class History {
   // Asks the member on `host`, which must be serving. `done` may be empty.
   OperationId Issue(Host& host, Request request, absl::Duration deadline, Done done = {});
 
+  // Asks the member on `host`, which must be serving, to keep a lease alive. `done` hears whether
+  // it is.
+  void Renew(Host& host, int64_t lease, absl::Duration deadline, std::function<void(bool)> done);
+
   const Operations& operations() const { return operations_; }
+  const std::vector<Renewal>& renewals() const { return renewals_; }  // That were granted.
   const Operation& operation(OperationId id) const { return operations_[id - 1]; }
   size_t open() const { return open_; }
   uint64_t answered() const { return answered_; }
@@ -40,6 +45,7 @@ class History {
   Cluster* const cluster_;
   Operations operations_;
   std::vector<Done> waiting_;  // By operation.
+  std::vector<Renewal> renewals_;
   size_t open_ = 0;
   uint64_t answered_ = 0;
 };
@@ -56,6 +62,10 @@ struct WorkloadOptions {
   uint64_t ranges = 30;
   uint64_t txns = 15;
   uint64_t compactions = 1;
+  uint64_t grants = 0;
+  uint64_t revokes = 0;
+  uint64_t alarms = 0;
+  uint64_t leased_permille = 0;  // Of puts, where there are leases.
   uint64_t serializable_permille = 100;
   uint64_t old_revision_permille = 150;
   uint64_t range_permille = 300;  // Of reads and deletions: several keys.
@@ -75,7 +85,13 @@ class Workload {
   };
   void Think(size_t client);
   void Ask(size_t client);
-  Request Draw();
+  Request Draw(bool leases);
+  Request DrawTxn();
+  Request DrawOfLease(Kind kind);
+  Request DrawAlarm();
+  int64_t DrawLease();
+  void Granted(const Operation& grant);
+  void KeepAlive(int64_t lease, Time every, Time until);
   Request DrawPart();
   std::string DrawKey();
   void DrawRange(Request& request);
@@ -90,6 +106,8 @@ class Workload {
   bool stopped_ = false;
   uint64_t values_ = 0;
   int64_t revision_seen_ = 1;
+  int64_t leases_ = 0;                    // Ids given so far.
+  std::vector<int64_t> leases_seen_;      // The latest few that were granted.
   std::vector<std::string> values_seen_;  // The latest few, for conditions.
 };
 

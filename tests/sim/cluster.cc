@@ -78,6 +78,7 @@ NodeConfig Cluster::ConfigOf(const Host& host, Process* process) {
   config.version = "sim";
   config.tick = options_.tick;
   config.raft = options_.raft;
+  config.state_check_interval = absl::Nanoseconds(options_.state_check_interval);
   config.inflight_bytes_max = options_.inflight_bytes_max;
   config.flush_log_bytes = options_.flush_log_bytes;
   config.record_cache_bytes = size_t{64} << 10;
@@ -144,6 +145,8 @@ void Cluster::Start(Host& host) {
 void Cluster::End(Host& host) {
   host.process->network->Close();
   const std::unique_ptr<Process> ending = std::move(host.process);
+  ending->hub.reset();
+  ending->watch_work.reset();
   ending->node.reset();
 }
 
@@ -183,6 +186,16 @@ void Cluster::Found(Time limit) {
       },
       limit);
   judge_.Founded(Leader()->machine().members());
+}
+
+WatchHub& Cluster::HubOf(Host& host) {
+  Process& process = *host.process;
+  if (process.hub == nullptr) {
+    process.watch_work = process.runtime->NewUnorderedLoop("watch-work", 2);
+    process.hub = std::make_unique<WatchHub>(process.runtime.get(), &host.machine(),
+                                             process.watch_work.get(), options_.watch);
+  }
+  return *process.hub;
 }
 
 Host* Cluster::HostOf(MemberId id) {
@@ -353,7 +366,7 @@ void Cluster::After(SimLoop& loop) {
   if (loop.kind() == LoopKind::kRaft) {
     const raft::Core& core = process->node->replica().core();
     const raft::Role before = process->life.led ? raft::Role::kLeader : raft::Role::kFollower;
-    judge_.AfterRaft(process->life, core);
+    judge_.AfterRaft(process->life, core, scheduler_.now());
     if (tracing() && process->life.led && before != raft::Role::kLeader) {
       Note(process->host, fmt::format("leads in term {}", core.term()));
     }

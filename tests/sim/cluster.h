@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "server/node.h"
+#include "server/watch/watch_hub.h"
 #include "tests/sim/judge.h"
 #include "tests/sim/scheduler.h"
 #include "tests/sim/sim_disk.h"
@@ -31,6 +32,8 @@ struct ClusterOptions {
   uint64_t flush_by_itself_one_in = 0;
   SimRuntime::Delays delays{};
   WireOptions wire;
+  WatchHubOptions watch;
+  Time state_check_interval = 60 * kSecond;
   uint64_t thorough = 64;  // Every so many looks at a core, all of its invariants.
   bool real_rocksdb = false;
   bool trace = false;
@@ -45,6 +48,9 @@ struct Process {
   std::unique_ptr<SimRuntime> runtime;
   std::unique_ptr<SimNetwork> network;
   std::unique_ptr<Node> node;
+  // Of those who watch here; null until somebody does.
+  std::unique_ptr<Loop> watch_work;
+  std::unique_ptr<WatchHub> hub;
   std::optional<absl::Status> started;
   bool stopping = false;
   Life life;
@@ -89,6 +95,7 @@ class Cluster {
   std::deque<Host>& hosts() { return hosts_; }
   Host& host(int number) { return hosts_[static_cast<size_t>(number) - 1]; }
   Host* HostOf(MemberId id);
+  WatchHub& HubOf(Host& host);  // Which must be serving.
   // Who leads and has committed in its term, in the newest such term; null: nobody.
   Host* Leader();
   Host& AwaitLeader(Time limit = 60 * kSecond);

@@ -45,6 +45,12 @@ std::string_view Describe(Kind kind) {
       return "txn";
     case Kind::kCompact:
       return "compact";
+    case Kind::kGrant:
+      return "grant";
+    case Kind::kRevoke:
+      return "revoke";
+    case Kind::kAlarm:
+      return "alarm";
   }
   return "?";
 }
@@ -55,6 +61,12 @@ std::string Describe(const Request& request) {
   if (!request.end.empty()) text += ".." + request.end;
   if (request.kind == Kind::kPut) text += "=" + request.value.substr(0, 16);
   if (request.revision != 0) text += fmt::format(" at {}", request.revision);
+  if (request.lease != 0) text += fmt::format(" lease {}", request.lease);
+  if (request.ttl != 0) text += fmt::format(" for {} s", request.ttl);
+  if (request.kind == Kind::kAlarm) {
+    text += fmt::format(" {} of {:x}{}", static_cast<int>(request.alarm.type), request.alarm.member,
+                        request.lifts ? " lifted" : "");
+  }
   if (request.limit != 0) text += fmt::format(" limit {}", request.limit);
   if (request.serializable) text += " serializable";
   for (const Condition& condition : request.conditions) {
@@ -69,12 +81,16 @@ std::string Describe(const Request& request) {
 std::string Describe(const Answer& answer) {
   if (answer.refusal == Refusal::kCompacted) return "compacted";
   if (answer.refusal == Refusal::kFuture) return "future revision";
+  if (answer.refusal == Refusal::kLeaseNotFound) return "no such lease";
+  if (answer.refusal == Refusal::kLeaseExists) return "there is such a lease";
+  if (answer.refusal == Refusal::kNoSpace) return "no space";
+  if (answer.refusal == Refusal::kCorrupt) return "corrupt";
   std::string text = fmt::format("revision {} count {}", answer.revision, answer.count);
   if (answer.more) text += " more";
   if (answer.succeeded) text += " succeeded";
   for (const Row& row : answer.rows) {
-    text += fmt::format(" [{}={} create {} mod {} version {}]", row.key, row.value.substr(0, 16),
-                        row.create, row.mod, row.version);
+    text += fmt::format(" [{}={} create {} mod {} version {} lease {}]", row.key,
+                        row.value.substr(0, 16), row.create, row.mod, row.version, row.lease);
   }
   for (const Answer& part : answer.parts) text += " (" + Describe(part) + ")";
   return text;
@@ -93,8 +109,17 @@ const Row* Model::Current(const std::string& key) const {
   return &*found->second.back().row;
 }
 
+// The one place where a key changes: its lease and those who watch it learn of it here.
 void Model::SetVersion(const std::string& key, int64_t at, std::optional<Row> row) {
   std::vector<Version>& versions = keys_[key];
+  Event event{.revision = at, .deletion = !row};
+  event.row = row ? *row : Row{.key = key, .value = {}, .create = 0, .mod = at};
+  if (!versions.empty()) event.previous = versions.back().row;
+  if (event.previous && event.previous->lease != 0) {
+    leases_[event.previous->lease].keys.erase(key);
+  }
+  if (event.row.lease != 0) leases_[event.row.lease].keys.insert(key);
+  events_.push_back(std::move(event));
   if (!versions.empty() && versions.back().mod == at) versions.pop_back();
   versions.push_back({.mod = at, .row = std::move(row)});
 }
@@ -117,7 +142,12 @@ bool Model::Holds(const Condition& condition) const {
 void Model::Put(const Request& request, int64_t at, Answer& answer) {
   const Row* old = Current(request.key);
   if (old != nullptr && request.previous) answer.rows.push_back(*old);
-  Row row{.key = request.key, .value = request.value, .create = at, .mod = at, .version = 1};
+  Row row{.key = request.key,
+          .value = request.value,
+          .create = at,
+          .mod = at,
+          .version = 1,
+          .lease = request.lease};
   if (old != nullptr) {
     row.create = old->create;
     row.version = old->version + 1;
@@ -167,6 +197,9 @@ Answer Model::Read(const Request& range, int64_t at) const {
 
 Refusal Model::CheckRanges(const std::vector<Request>& requests) const {
   for (const Request& request : requests) {
+    if (request.kind == Kind::kPut && request.lease != 0 && !leases_.contains(request.lease)) {
+      return Refusal::kLeaseNotFound;
+    }
     if (request.kind != Kind::kRange || request.revision == 0) continue;
     if (request.revision > revision_) return Refusal::kFuture;
     if (request.revision < compacted_) return Refusal::kCompacted;
@@ -203,10 +236,71 @@ Answer Model::Txn(const Request& request) {
   return answer;
 }
 
-Answer Model::Apply(const Request& request) {
+Answer Model::Grant(const Request& request, uint64_t index) {
+  if (leases_.contains(request.lease)) return {.refusal = Refusal::kLeaseExists};
+  leases_[request.lease] = {.granted = index};
+  return {.revision = revision_, .count = request.ttl};
+}
+
+Answer Model::Revoke(const Request& request) {
+  if (!leases_.contains(request.lease)) return {.refusal = Refusal::kLeaseNotFound};
+  End(request.lease);
+  return {.revision = revision_};
+}
+
+// All its keys go at one revision, in their order.
+void Model::End(int64_t lease) {
+  const std::set<std::string> keys = leases_.at(lease).keys;
+  if (!keys.empty()) ++revision_;
+  for (const std::string& key : keys) SetVersion(key, revision_, std::nullopt);
+  leases_.erase(lease);
+}
+
+std::vector<int64_t> Model::Expire(const std::vector<std::pair<int64_t, uint64_t>>& leases) {
+  std::vector<int64_t> ended;
+  if (Raised(Alarm::Type::kCorrupt)) return ended;
+  for (const auto& [lease, granted] : leases) {
+    const auto found = leases_.find(lease);
+    if (found == leases_.end() || found->second.granted != granted) continue;
+    End(lease);
+    ended.push_back(lease);
+  }
+  return ended;
+}
+
+Answer Model::Raise(const Request& request) {
+  const bool changes = request.lifts ? alarms_.erase(request.alarm) > 0 : true;
+  if (!request.lifts) alarms_.insert(request.alarm);
+  return {.revision = revision_, .count = changes ? 1 : 0};
+}
+
+bool Model::Raised(Alarm::Type type) const {
+  return std::any_of(alarms_.begin(), alarms_.end(),
+                     [type](const Alarm& alarm) { return alarm.type == type; });
+}
+
+Refusal Model::CheckAlarms(const Request& request) const {
+  if (request.kind == Kind::kAlarm) return Refusal::kNone;
+  if (Raised(Alarm::Type::kCorrupt)) return Refusal::kCorrupt;
+  const auto puts = [](const std::vector<Request>& parts) {
+    return std::any_of(parts.begin(), parts.end(),
+                       [](const Request& part) { return part.kind == Kind::kPut; });
+  };
+  const bool grows = request.kind == Kind::kPut || request.kind == Kind::kGrant ||
+                     puts(request.then) || puts(request.otherwise);
+  return grows && Raised(Alarm::Type::kNoSpace) ? Refusal::kNoSpace : Refusal::kNone;
+}
+
+Answer Model::Apply(const Request& request, uint64_t index) {
+  if (const Refusal refusal = CheckAlarms(request); refusal != Refusal::kNone) {
+    return {.refusal = refusal};
+  }
   Answer answer;
   switch (request.kind) {
     case Kind::kPut:
+      if (const Refusal refusal = CheckRanges({request}); refusal != Refusal::kNone) {
+        return {.refusal = refusal};
+      }
       Put(request, revision_ + 1, answer);
       answer.revision = ++revision_;
       return answer;
@@ -224,9 +318,16 @@ Answer Model::Apply(const Request& request) {
         answer.refusal = Refusal::kFuture;
       } else {
         compacted_ = request.revision;
+        compactions_.push_back(compacted_);
         answer.revision = revision_;
       }
       return answer;
+    case Kind::kGrant:
+      return Grant(request, index);
+    case Kind::kRevoke:
+      return Revoke(request);
+    case Kind::kAlarm:
+      return Raise(request);
     case Kind::kRange:
       break;
   }
@@ -256,7 +357,7 @@ std::string Where(const Operation& operation) {
 
 class Checker {
  public:
-  Checker(const Operations& history, const std::vector<OperationId>& committed)
+  Checker(const Operations& history, const std::vector<Taken>& committed)
       : history_(history), committed_(committed) {
     for (const Operation& operation : history_) by_id_[operation.id] = &operation;
   }
@@ -276,7 +377,11 @@ class Checker {
     AnswerReads(0);
     for (size_t i = 0; i < committed_.size(); ++i) {
       const int64_t place = static_cast<int64_t>(i) + 1;
-      const OperationId id = committed_[i];
+      const OperationId id = committed_[i].id;
+      if (!committed_[i].expired.empty()) {
+        model_.Expire(committed_[i].expired);
+        AnswerReads(place);
+      }
       if (id == 0) continue;
       const auto found = by_id_.find(id);
       if (found == by_id_.end()) return fmt::format("nobody asked for operation {}", id);
@@ -287,7 +392,7 @@ class Checker {
       if (operation.outcome == Outcome::kRefused) {
         return Where(operation) + " took effect, but its client was told that it did not";
       }
-      const Answer answer = model_.Apply(operation.request);
+      const Answer answer = model_.Apply(operation.request, committed_[i].index);
       if (operation.outcome == Outcome::kAnswered && answer != operation.answer) {
         return fmt::format("{} was answered \"{}\" and should have been \"{}\"", Where(operation),
                            Describe(operation.answer), Describe(answer));
@@ -447,10 +552,10 @@ class Checker {
   void FindPlaces() {
     Model model;
     for (size_t i = 0; i < committed_.size(); ++i) {
-      const auto found = by_id_.find(committed_[i]);
-      if (found == by_id_.end()) continue;
       const int64_t before = model.revision();
-      model.Apply(found->second->request);
+      model.Expire(committed_[i].expired);
+      const auto found = by_id_.find(committed_[i].id);
+      if (found != by_id_.end()) model.Apply(found->second->request, committed_[i].index);
       if (model.revision() != before) {
         first_places_[model.revision()] = static_cast<int64_t>(i) + 1;
       }
@@ -459,7 +564,7 @@ class Checker {
 
  private:
   const Operations& history_;
-  const std::vector<OperationId>& committed_;
+  const std::vector<Taken>& committed_;
   std::map<OperationId, const Operation*> by_id_;
   Model model_;
   std::map<OperationId, int64_t> done_;         // Commands, by their place in the order.
@@ -473,8 +578,65 @@ class Checker {
 
 }  // namespace
 
+Model Replayed(const Operations& history, const std::vector<Taken>& committed) {
+  Model model;
+  for (const Taken& taken : committed) {
+    model.Expire(taken.expired);
+    if (taken.id != 0) model.Apply(history[taken.id - 1].request, taken.index);
+  }
+  return model;
+}
+
+std::optional<std::string> CheckLeases(const Operations& history,
+                                       const std::vector<Taken>& committed,
+                                       const std::vector<Renewal>& renewals) {
+  // Clocks are told in whole units.
+  constexpr Time kTolerance = kMillisecond;
+  struct Life {
+    Time begun = 0;
+    Time ended = INT64_MAX;
+    bool revoked = false;
+    int64_t ttl = 0;
+  };
+  std::map<int64_t, std::vector<Life>> lives;
+  Model model;
+  for (const Taken& taken : committed) {
+    for (const int64_t lease : model.Expire(taken.expired)) lives[lease].back().ended = taken.at;
+    if (taken.id == 0) continue;
+    const Request& request = history[taken.id - 1].request;
+    if (model.Apply(request, taken.index).refusal != Refusal::kNone) continue;
+    if (request.kind == Kind::kGrant) {
+      lives[request.lease].push_back({.begun = taken.at, .ttl = request.ttl});
+    } else if (request.kind == Kind::kRevoke) {
+      lives[request.lease].back().ended = taken.at;
+      lives[request.lease].back().revoked = true;
+    }
+  }
+  for (const auto& [lease, all] : lives) {
+    for (const Life& life : all) {
+      if (life.revoked || life.ended - life.begun + kTolerance >= life.ttl * kSecond) continue;
+      return fmt::format("lease {} of {} s ended {} ms after it was granted", lease, life.ttl,
+                         (life.ended - life.begun) / kMillisecond);
+    }
+  }
+  for (const Renewal& renewal : renewals) {
+    // The life that it was told of: one that had begun when it returned, and not ended when it
+    // was asked for.
+    const std::vector<Life>& all = lives[renewal.lease];
+    const bool holds = std::any_of(all.begin(), all.end(), [&renewal](const Life& life) {
+      if (life.begun > renewal.returned || life.ended < renewal.invoked) return false;
+      return life.revoked || life.ended + kTolerance >= renewal.invoked + renewal.seconds * kSecond;
+    });
+    if (holds) continue;
+    return fmt::format("lease {} was renewed for {} s between {} and {} ms, and did not last",
+                       renewal.lease, renewal.seconds, renewal.invoked / kMillisecond,
+                       renewal.returned / kMillisecond);
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> CheckHistory(const Operations& history,
-                                        const std::vector<OperationId>& committed) {
+                                        const std::vector<Taken>& committed) {
   Checker checker(history, committed);
   checker.FindPlaces();
   return checker.Check();

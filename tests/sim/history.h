@@ -11,15 +11,17 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/sim/scheduler.h"
 
 namespace kv::sim {
 
-enum class Kind : uint8_t { kPut, kDelete, kRange, kTxn, kCompact };
+enum class Kind : uint8_t { kPut, kDelete, kRange, kTxn, kCompact, kGrant, kRevoke, kAlarm };
 std::string_view Describe(Kind kind);
 
 // Of a transaction: the key's field against a value.
@@ -33,6 +35,14 @@ struct Condition {
   std::string value{};  // Of kValue.
 };
 
+// As a member of the cluster raises it, or an operator lifts it.
+struct Alarm {
+  enum class Type : uint8_t { kNoSpace = 1, kCorrupt = 2 };
+  Type type = Type::kNoSpace;
+  uint64_t member = 0;
+  friend auto operator<=>(const Alarm&, const Alarm&) = default;
+};
+
 struct Request {
   Kind kind = Kind::kPut;
   std::string key{};
@@ -43,6 +53,10 @@ struct Request {
   int64_t limit = 0;        // kRange.
   bool count_only = false;  // kRange.
   bool serializable = false;
+  int64_t lease = 0;  // kPut: attached to it; kGrant, kRevoke: which.
+  int64_t ttl = 0;    // kGrant: seconds.
+  Alarm alarm{};      // kAlarm.
+  bool lifts = false;
   std::vector<Condition> conditions{};  // kTxn.
   std::vector<Request> then{};
   std::vector<Request> otherwise{};
@@ -54,16 +68,34 @@ struct Row {
   int64_t create = 0;
   int64_t mod = 0;
   int64_t version = 0;
+  int64_t lease = 0;
   friend bool operator==(const Row&, const Row&) = default;
 };
 
-enum class Refusal : uint8_t { kNone, kCompacted, kFuture };
+// What a revision did to a key, as watchers are told of it.
+struct Event {
+  int64_t revision = 0;
+  bool deletion = false;
+  Row row{};  // Of a deletion: the key and its revision.
+  std::optional<Row> previous{};
+  friend bool operator==(const Event&, const Event&) = default;
+};
+
+enum class Refusal : uint8_t {
+  kNone,
+  kCompacted,
+  kFuture,
+  kLeaseNotFound,
+  kLeaseExists,
+  kNoSpace,
+  kCorrupt,
+};
 
 struct Answer {
   Refusal refusal = Refusal::kNone;
   int64_t revision = 0;     // Of the header.
   std::vector<Row> rows{};  // What a range found, or what was there before.
-  int64_t count = 0;        // Found, or deleted.
+  int64_t count = 0;        // Found, or deleted; kGrant: the TTL; kAlarm: alarms that changed.
   bool more = false;
   bool succeeded = false;  // kTxn.
   std::vector<Answer> parts{};
@@ -92,11 +124,30 @@ struct Operation {
 
 using Operations = std::deque<Operation>;
 
+// One command of the committed log.
+struct Taken {
+  OperationId id = 0;  // Whose it is; 0: nobody's.
+  uint64_t index = 0;
+  Time at = 0;  // When it was first known to be committed.
+  // The leases that their leader ends with it: the id, and the index of the command that granted.
+  std::vector<std::pair<int64_t, uint64_t>> expired{};
+};
+
+// A client was told that its lease lives on.
+struct Renewal {
+  int64_t lease = 0;
+  int64_t seconds = 0;
+  Time invoked = 0;
+  Time returned = 0;
+};
+
 // The contract of the keys, as plainly as it can be said and still cheap for a long run.
 class Model {
  public:
-  // Does it, in its turn.
-  Answer Apply(const Request& request);
+  // Does it, in its turn, as the command at `index`.
+  Answer Apply(const Request& request, uint64_t index = 0);
+  // The leases of these that there are end, in this order; answers which.
+  std::vector<int64_t> Expire(const std::vector<std::pair<int64_t, uint64_t>>& leases);
   // As of `at`, or now if 0. Never changes anything.
   Answer Read(const Request& range, int64_t at) const;
 
@@ -104,6 +155,8 @@ class Model {
   int64_t compacted() const { return compacted_; }
   // The live rows, by key.
   std::vector<Row> Rows() const;
+  const std::vector<Event>& events() const { return events_; }
+  const std::vector<int64_t>& compactions() const { return compactions_; }
 
  private:
   struct Version {
@@ -119,17 +172,41 @@ class Model {
   void Put(const Request& request, int64_t at, Answer& answer);
   void Delete(const Request& request, int64_t at, Answer& answer);
   Answer Txn(const Request& request);
+  Answer Grant(const Request& request, uint64_t index);
+  Answer Revoke(const Request& request);
+  Answer Raise(const Request& request);
+  void End(int64_t lease);
+  Refusal CheckAlarms(const Request& request) const;
+  bool Raised(Alarm::Type type) const;
   void SetVersion(const std::string& key, int64_t at, std::optional<Row> row);
 
+  struct Lease {
+    uint64_t granted = 0;
+    std::set<std::string> keys{};
+  };
+
   Keys keys_;
+  std::map<int64_t, Lease> leases_;
+  std::set<Alarm> alarms_;
+  std::vector<Event> events_;
+  std::vector<int64_t> compactions_;
   int64_t revision_ = 1;
   int64_t compacted_ = -1;
 };
 
-// The operations of `committed`, in the order of the log; 0 for commands of nobody's. Nothing: the
-// history could be; otherwise what could not.
+// What the log made, all of it.
+Model Replayed(const Operations& history, const std::vector<Taken>& committed);
+
+// The commands of `committed`, in the order of the log. Nothing: the history could be; otherwise
+// what could not.
 std::optional<std::string> CheckHistory(const Operations& history,
-                                        const std::vector<OperationId>& committed);
+                                        const std::vector<Taken>& committed);
+
+// No lease ended before its time by any good clock: neither the one it was granted, nor what a
+// client was told since; and nobody was told that a lease lives that had ended.
+std::optional<std::string> CheckLeases(const Operations& history,
+                                       const std::vector<Taken>& committed,
+                                       const std::vector<Renewal>& renewals);
 
 // A second opinion that knows neither revisions nor a log: for each key on its own, is there any
 // order of its operations that explains what was answered (Wing and Gong, with Lowe's memory of

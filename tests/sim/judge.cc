@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "proto/internal/command.pb.h"
 #include "server/raft/describe.h"
 #include "storage/check.h"
 
@@ -82,7 +83,7 @@ void Judge::Sent(const raft::Envelope& envelope) {
   }
 }
 
-void Judge::AfterRaft(Life& life, const raft::Core& core) {
+void Judge::AfterRaft(Life& life, const raft::Core& core, Time now) {
   if (++life.looks % thorough_ == 0) core.CheckInvariants();
   if (core.term() < life.term) Condemn("a member's term goes back");
   life.term = core.term();
@@ -95,7 +96,7 @@ void Judge::AfterRaft(Life& life, const raft::Core& core) {
     CheckConfigurations(core);
   }
   life.members_version = core.log().members_version();
-  CheckCommits(life, core);
+  CheckCommits(life, core, now);
 }
 
 // Log matching (§3.5): a position names one entry, and one entry before it. Only what is new is
@@ -154,7 +155,7 @@ void Judge::CheckConfigurations(const raft::Core& core) {
   }
 }
 
-void Judge::CheckCommits(Life& life, const raft::Core& core) {
+void Judge::CheckCommits(Life& life, const raft::Core& core, Time now) {
   const raft::Log& log = core.log();
   if (core.commit() < life.commit) Condemn("a member's commit index goes back");
   if (core.commit() == life.commit && life.begun) return;
@@ -176,6 +177,7 @@ void Judge::CheckCommits(Life& life, const raft::Core& core) {
     }
     committed_.push_back(entry);
     committed_in_.push_back(core.term());
+    committed_at_.push_back(now);
     if (entry->kind == EntryKind::kMembers) {
       configurations_[index] = raft::MembersOf(*entry);
     }
@@ -241,6 +243,32 @@ std::vector<OperationId> Judge::CommittedOperations() const {
     operations.push_back(entry->kind == EntryKind::kCommand ? TagOf(entry->data) : 0);
   }
   return operations;
+}
+
+std::vector<Taken> Judge::Log() const {
+  std::vector<Taken> log;
+  log.reserve(committed_.size());
+  for (size_t i = 0; i < committed_.size(); ++i) {
+    const Entry& entry = *committed_[i];
+    if (entry.kind != EntryKind::kCommand) continue;
+    Taken& taken = log.emplace_back();
+    taken.id = TagOf(entry.data);
+    taken.index = entry.index;
+    taken.at = committed_at_[i];
+    if (taken.id != 0) continue;
+    kvd::internal::Command command;
+    if (!command.ParseFromString(entry.data)) Condemn("an entry that holds no command");
+    if (command.kind() == kvd::internal::ALARM) {
+      Condemn("a member raises an alarm, and nothing is wrong with anybody's state");
+    }
+    kvd::internal::LeaseExpiry expiry;
+    if (command.kind() != kvd::internal::LEASE_EXPIRE) continue;
+    if (!expiry.ParseFromString(command.body())) Condemn("an expiry that cannot be read");
+    if (expiry.term() != entry.term) continue;
+    for (const auto& lease : expiry.leases())
+      taken.expired.emplace_back(lease.id(), lease.granted());
+  }
+  return log;
 }
 
 }  // namespace kv::sim

@@ -49,7 +49,7 @@ class Judge {
 
   // What the founders agreed on.
   void Founded(const raft::Members& members) { founding_ = members; }
-  void AfterRaft(Life& life, const raft::Core& core);
+  void AfterRaft(Life& life, const raft::Core& core, Time now);
   void AfterApply(Life& life, MemberId id, const KvMachine& machine);
   // Before it leaves.
   void Sent(const raft::Envelope& envelope);
@@ -58,6 +58,8 @@ class Judge {
   const EntryPtr& Committed(Index index) const { return committed_[index - base_.index - 1]; }
   // What clients asked for, in the order in which it was committed; 0 for everything else.
   std::vector<OperationId> CommittedOperations() const;
+  // The commands, in that order.
+  std::vector<Taken> Log() const;
   // The newest configuration that is committed.
   const raft::Members& committed_members() const {
     return configurations_.empty() ? founding_ : configurations_.rbegin()->second;
@@ -68,7 +70,7 @@ class Judge {
 
  private:
   void CheckTail(Life& life, const raft::Core& core);
-  void CheckCommits(Life& life, const raft::Core& core);
+  void CheckCommits(Life& life, const raft::Core& core, Time now);
   void CheckDurable(const raft::Core& core, const Entry& entry);
   void CheckLeader(const raft::Core& core);
   void CheckConfigurations(const raft::Core& core);
@@ -93,6 +95,7 @@ class Judge {
   std::map<MemberId, Term> terms_;  // That a member has promised something in, in any life.
   std::vector<EntryPtr> committed_;
   std::vector<Term> committed_in_;  // By the leader of which term, each of them.
+  std::vector<Time> committed_at_;
   std::map<Index, raft::Members> configurations_;
   // Digest and revision where somebody stood after an entry, by its index; revision 0: not seen.
   std::vector<std::pair<uint64_t, Revision>> digests_;

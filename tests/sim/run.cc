@@ -171,6 +171,18 @@ Swarm DrawSwarm(uint64_t seed) {
   weight(Fault::kDieAdopting, 8);
   weight(Fault::kTransferToNewborn, 4);
   weight(Fault::kLonelyWriter, 6);
+  cluster.state_check_interval = one_of(500, 2000, 60'000) * kMillisecond;
+  work.grants = sometimes(10);
+  work.revokes = sometimes(4);
+  work.alarms = chance.Below(3) == 0 ? 1 + chance.Below(4) : 0;
+  work.leased_permille = one_of(uint64_t{100}, uint64_t{400});
+  swarm.watchers.clients = sometimes(3);
+  swarm.watchers.keys = work.keys;
+  swarm.watchers.room = one_of(size_t{1}, size_t{4}, size_t{100});
+  cluster.watch.page_events = one_of(size_t{1}, size_t{3}, size_t{1000});
+  cluster.watch.page_bytes = one_of(size_t{1}, size_t{100}, size_t{1} << 20);
+  cluster.watch.recent_bytes_max = one_of(size_t{0}, size_t{3000}, size_t{16} << 20);
+  cluster.watch.inbox_bytes_max = one_of(size_t{0}, size_t{500}, size_t{16} << 20);
   for (Delay& delay : cluster.delays)
     delay.at_once_permille = one_of(uint64_t{0}, uint64_t{0}, uint64_t{500}, uint64_t{950});
   return swarm;
@@ -181,7 +193,8 @@ Run::Run(const Swarm& swarm)
       cluster_(swarm.cluster),
       scheduler_(cluster_.scheduler()),
       history_(&cluster_),
-      workload_(&cluster_, &history_, swarm.workload) {}
+      workload_(&cluster_, &history_, swarm.workload),
+      watchers_(&cluster_, swarm.watchers) {}
 
 Verdict Run::Judge() {
   // Founding is another story (tests/cluster explores it): here it shall only succeed.
@@ -190,12 +203,15 @@ Verdict Run::Judge() {
   cluster_.Found();
   cluster_.wire().options() = wild;
   workload_.Start();
+  watchers_.Start();
   NextFault();
   scheduler_.RunFor(swarm_.faults_for);
   Heal();
   CheckProgress();
+  CheckLeasesEnd();
   CheckRest();
   CheckContents();
+  CheckWatchers();
   Verdict verdict;
   scheduler_.Note(history_.answered());
   scheduler_.Note(cluster_.judge().last_committed());
@@ -706,18 +722,19 @@ void Run::Heal() {
   for (const Host* host : dead) cluster_.host(host->number).retired = true;
 }
 
+// Whoever was being stopped, or just fails a sync that was under way, comes back once more.
+void Run::StartFallen() {
+  for (Host& host : cluster_.hosts()) {
+    if (!host.up() && !host.retired && !host.rotten) cluster_.Start(host);
+  }
+}
+
 void Run::CheckProgress() {
-  // Whoever was being stopped, or just fails a sync that was under way, comes back once more.
-  const auto restart = [this] {
-    for (Host& host : cluster_.hosts()) {
-      if (!host.up() && !host.retired && !host.rotten) cluster_.Start(host);
-    }
-  };
   const Time timeout = cluster_.election_timeout();
   cluster_.Await(
       "a leader after the faults stopped",
       [&] {
-        restart();
+        StartFallen();
         return cluster_.Leader() != nullptr;
       },
       10 * timeout + kSettled);
@@ -725,16 +742,17 @@ void Run::CheckProgress() {
   cluster_.Await(
       "the answers to all that was asked",
       [&] {
-        restart();
+        StartFallen();
         return history_.open() == 0;
       },
       kDecided);
+  LiftAlarms();
   // New requests are served by everybody who is a member.
   OperationId probe = 0;
   cluster_.Await(
       "a write to succeed",
       [&] {
-        restart();
+        StartFallen();
         if (probe != 0 && !history_.operation(probe).returned) return false;
         if (probe != 0 && history_.operation(probe).outcome == Outcome::kAnswered) return true;
         Host* leader = cluster_.Leader();
@@ -744,6 +762,55 @@ void Run::CheckProgress() {
         return false;
       },
       100 * timeout);
+}
+
+// What clients raised, an operator lifts.
+void Run::LiftAlarms() {
+  OperationId asked = 0;
+  cluster_.Await(
+      "the alarms to be lifted",
+      [&] {
+        StartFallen();
+        Host* leader = cluster_.Leader();
+        if (leader == nullptr || (asked != 0 && !history_.operation(asked).returned)) return false;
+        if (leader->machine().applied().index < cluster_.judge().last_committed()) return false;
+        const std::vector<RaisedAlarm> alarms = leader->machine().maintenance().alarms;
+        if (alarms.empty()) return true;
+        Request request{.kind = Kind::kAlarm};
+        request.alarm = {.type = static_cast<Alarm::Type>(alarms.front().type),
+                         .member = alarms.front().member};
+        request.lifts = true;
+        asked = history_.Issue(*leader, std::move(request), absl::Seconds(5));
+        return false;
+      },
+      60 * kSecond);
+}
+
+// Nobody keeps them any more: each ends a quarter of its time too late at most, by the leader's
+// clock, when its leader has been one for an election timeout.
+void Run::CheckLeasesEnd() {
+  constexpr Time kLongest = 20 * kSecond;
+  cluster_.Await(
+      "every lease to end",
+      [this] {
+        StartFallen();
+        Host* leader = cluster_.Leader();
+        return leader != nullptr && leader->machine().lease_count() == 0;
+      },
+      kLongest * 5 / 4 + 10 * cluster_.election_timeout() + 10 * kSecond);
+}
+
+void Run::CheckWatchers() {
+  const Model model = Replayed(history_.operations(), cluster_.judge().Log());
+  watchers_.Calm();
+  cluster_.Await(
+      "the watchers to hear of everything",
+      [&] {
+        StartFallen();
+        return watchers_.AreCurrent(model.events());
+      },
+      60 * kSecond);
+  if (const auto fault = watchers_.Check(model.events(), model.compactions())) Condemn(*fault);
 }
 
 // Everybody agrees, nothing is left in any queue, and nobody talks more than there is to say.
@@ -800,12 +867,11 @@ void Run::CheckRest() {
 }
 
 void Run::CheckContents() {
-  const std::vector<OperationId> committed = cluster_.judge().CommittedOperations();
-  if (const auto fault = CheckHistory(history_.operations(), committed)) Condemn(*fault);
-  Model model;
-  for (const OperationId id : committed) {
-    if (id != 0) model.Apply(history_.operation(id).request);
-  }
+  const std::vector<Taken> committed = cluster_.judge().Log();
+  const Operations& history = history_.operations();
+  if (const auto fault = CheckHistory(history, committed)) Condemn(*fault);
+  if (const auto fault = CheckLeases(history, committed, history_.renewals())) Condemn(*fault);
+  const Model model = Replayed(history, committed);
   const std::vector<Row> rows = model.Rows();
   Host* leader = cluster_.AwaitLeader().up() ? cluster_.Leader() : nullptr;
   std::optional<uint32_t> hash;
@@ -828,7 +894,8 @@ void Run::CheckContents() {
                       .value = kv.value(),
                       .create = kv.create_revision(),
                       .mod = kv.mod_revision(),
-                      .version = kv.version()});
+                      .version = kv.version(),
+                      .lease = kv.lease()});
     }
     if (held != rows) Condemn(host->name + " holds other keys than the log makes");
     const auto hashed = host->machine().HashKv(0);

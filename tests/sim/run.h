@@ -14,6 +14,7 @@
 
 #include "tests/sim/client.h"
 #include "tests/sim/cluster.h"
+#include "tests/sim/watchers.h"
 
 namespace kv::sim {
 
@@ -55,6 +56,7 @@ std::optional<Fault> FaultNamed(std::string_view name);
 struct Swarm {
   ClusterOptions cluster;
   WorkloadOptions workload;
+  WatchersOptions watchers;
   Time faults_for = 20 * kSecond;
   Delay between_faults{.least = 50 * kMillisecond, .spread = 2 * kSecond};
   std::array<uint64_t, kFaults> weights{};  // By Fault.
@@ -104,7 +106,11 @@ class Run {
   bool KeepsQuorum(const raft::MemberChange& change);
   bool MayLose(const Host& host);
   void Heal();
+  void StartFallen();
   void CheckProgress();
+  void LiftAlarms();
+  void CheckLeasesEnd();
+  void CheckWatchers();
   void CheckRest();
   void CheckContents();
 
@@ -113,6 +119,7 @@ class Run {
   Scheduler& scheduler_;
   History history_;
   Workload workload_;
+  Watchers watchers_;
   bool faulty_ = true;
   uint64_t faults_ = 0;
   uint64_t changes_ = 0;

@@ -704,5 +704,75 @@ TEST_CASE("a reader at an old revision sees what was there while others delete")
   story.CheckHistory();
 }
 
+// ---- leases, alarms, watchers
+
+OperationId AskGrant(Story& story, int64_t lease, int64_t ttl) {
+  story.cluster().Await(
+      "leases", [&] { return story.Leader().machine().cluster_version() >= kLeaseMachineVersion; },
+      30 * kSecond);
+  return story.Ask(story.Leader(), {.kind = Kind::kGrant, .lease = lease, .ttl = ttl});
+}
+
+Request AlarmOf(Alarm::Type type, bool lifts) {
+  Request request{.kind = Kind::kAlarm};
+  request.alarm = {.type = type, .member = 1};
+  request.lifts = lifts;
+  return request;
+}
+
+TEST_CASE("a lease ends once, at one revision, by the fastest clock not too early") {
+  for (const int64_t rate : {800, 1250}) {
+    Story story(3);
+    for (Host& host : story.cluster().hosts()) host.process->runtime->SetClockRate(rate);
+    REQUIRE(Story::IsDone(story.Outcome(AskGrant(story, 7, 2))));
+    for (const std::string key : {"a", "b", "c"}) {
+      REQUIRE(Story::IsDone(story.Outcome(
+          story.Ask(story.Leader(), {.kind = Kind::kPut, .key = key, .value = "v", .lease = 7}))));
+    }
+    story.cluster().Await(
+        "its end", [&] { return story.Leader().machine().lease_count() == 0; }, 10 * kSecond);
+    CHECK(story.Get(story.Leader(), "b").empty());
+    story.AwaitAllCaughtUp();
+    story.CheckHistory();
+  }
+}
+
+TEST_CASE("a lease whose time is over while nothing may change ends when it may again") {
+  Story story(3);
+  REQUIRE(Story::IsDone(story.Outcome(AskGrant(story, 7, 1))));
+  REQUIRE(Story::IsDone(
+      story.Outcome(story.Ask(story.Leader(), AlarmOf(Alarm::Type::kCorrupt, false)))));
+  story.RunFor(10 * kSecond);
+  CHECK(story.Leader().machine().lease_count() == 1);
+  REQUIRE(Story::IsDone(
+      story.Outcome(story.Ask(story.Leader(), AlarmOf(Alarm::Type::kCorrupt, true)))));
+  story.cluster().Await(
+      "its end", [&] { return story.Leader().machine().lease_count() == 0; }, 10 * kSecond);
+  story.CheckHistory();
+}
+
+TEST_CASE("without space keys go and none come, on every member and after a restart") {
+  Story story(3);
+  REQUIRE(Story::IsDone(story.Put(story.Leader(), "k", "v")));
+  REQUIRE(Story::IsDone(
+      story.Outcome(story.Ask(story.Leader(), AlarmOf(Alarm::Type::kNoSpace, false)))));
+  for (Host& host : story.cluster().hosts()) {
+    story.cluster().Crash(host);
+    story.cluster().Start(host);
+  }
+  for (Host& host : story.cluster().hosts()) {
+    story.AwaitCaughtUp(host);
+    const Operation& refused = story.Put(host, "k", "w");
+    CHECK(refused.answer.refusal == Refusal::kNoSpace);
+  }
+  CHECK(
+      story.Outcome(story.Ask(story.Leader(), {.kind = Kind::kDelete, .key = "k"})).answer.count ==
+      1);
+  REQUIRE(Story::IsDone(
+      story.Outcome(story.Ask(story.Leader(), AlarmOf(Alarm::Type::kNoSpace, true)))));
+  CHECK(story.Put(story.Leader(), "k", "w").answer.refusal == Refusal::kNone);
+  story.CheckHistory();
+}
+
 }  // namespace
 }  // namespace kv::sim

@@ -24,6 +24,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "proto/etcd/election.pb.h"
+#include "proto/etcd/lock.pb.h"
 #include "proto/etcd/rpc.pb.h"
 
 namespace kv::client {
@@ -113,6 +115,11 @@ inline constexpr Method<pb::LeaseTimeToLiveRequest, pb::LeaseTimeToLiveResponse>
     "/etcdserverpb.Lease/LeaseTimeToLive", Kind::kRead};
 inline constexpr Method<pb::LeaseLeasesRequest, pb::LeaseLeasesResponse> kLeaseLeases{
     "/etcdserverpb.Lease/LeaseLeases", Kind::kRead};
+// Both may be repeated for a lease that is not 0: it has one place in the line.
+inline constexpr Method<v3lockpb::LockRequest, v3lockpb::LockResponse> kLock{"/v3lockpb.Lock/Lock",
+                                                                             Kind::kRead};
+inline constexpr Method<v3electionpb::CampaignRequest, v3electionpb::CampaignResponse> kCampaign{
+    "/v3electionpb.Election/Campaign", Kind::kRead};
 inline constexpr Method<pb::MemberListRequest, pb::MemberListResponse> kMemberList{
     "/etcdserverpb.Cluster/MemberList", Kind::kRead};
 inline constexpr Method<pb::StatusRequest, pb::StatusResponse> kStatus{

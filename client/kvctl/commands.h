@@ -11,6 +11,7 @@ std::vector<Command> KvCommands();           // put get del compaction
 Command TxnCommand();                        // txn
 Command WatchCommand();                      // watch
 Command LeaseCommand();                      // lease grant|revoke|timetolive|list|keep-alive
+std::vector<Command> LockCommands();         // lock elect
 Command EndpointCommand();                   // endpoint health|status|hashkv
 Command MemberCommand();                     // member add|list|promote|remove|update
 std::vector<Command> MaintenanceCommands();  // alarm defrag downgrade move-leader

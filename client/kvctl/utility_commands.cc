@@ -88,6 +88,7 @@ const Command& Root() {
     made.children.push_back(TxnCommand());
     made.children.push_back(WatchCommand());
     made.children.push_back(LeaseCommand());
+    for (Command& command : LockCommands()) made.children.push_back(std::move(command));
     made.children.push_back(ImportCommand());
     made.children.push_back(ExportCommand());
     for (Command& command : BrowseCommands()) made.children.push_back(std::move(command));

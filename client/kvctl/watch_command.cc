@@ -1,19 +1,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <iostream>
 #include <list>
 #include <mutex>
 #include <thread>
 
 #include "client/kvctl/commands.h"
+#include "client/kvctl/program.h"
 #include "client/kvctl/requests.h"
 #include "client/kvctl/session.h"
 #include "client/kvctl/txn_syntax.h"
@@ -61,35 +57,12 @@ absl::StatusOr<Order> OrderFrom(Arguments arguments) {
   return order;
 }
 
-// The program's environment is ours and what etcdctl adds to it.
-std::vector<std::string> EnvironmentOf(const mvccpb::Event& event, int64_t revision) {
-  std::vector<std::string> all;
-  for (char** entry = environ; *entry != nullptr; ++entry) all.emplace_back(*entry);
-  all.push_back(fmt::format("ETCD_WATCH_REVISION={}", revision));
-  all.push_back("ETCD_WATCH_EVENT_TYPE=" + GoQuoted(mvccpb::Event::EventType_Name(event.type())));
-  all.push_back("ETCD_WATCH_KEY=" + GoQuoted(event.kv().key()));
-  all.push_back("ETCD_WATCH_VALUE=" + GoQuoted(event.kv().value()));
-  return all;
-}
-
-std::vector<char*> Pointers(std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (std::string& each : strings) pointers.push_back(each.data());
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-// Why it failed; empty: it did not.
-std::string RunProgram(std::vector<std::string> program, std::vector<std::string> environment) {
-  pid_t child = 0;
-  const int error = posix_spawnp(&child, program[0].c_str(), nullptr, nullptr,
-                                 Pointers(program).data(), Pointers(environment).data());
-  if (error != 0) return std::string(strerror(error));
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFSIGNALED(status)) return fmt::format("signal {}", WTERMSIG(status));
-  return WEXITSTATUS(status) == 0 ? "" : fmt::format("exit status {}", WEXITSTATUS(status));
+// What etcdctl adds to a program's environment.
+std::vector<std::string> VariablesOf(const mvccpb::Event& event, int64_t revision) {
+  return {fmt::format("ETCD_WATCH_REVISION={}", revision),
+          "ETCD_WATCH_EVENT_TYPE=" + GoQuoted(mvccpb::Event::EventType_Name(event.type())),
+          "ETCD_WATCH_KEY=" + GoQuoted(event.kv().key()),
+          "ETCD_WATCH_VALUE=" + GoQuoted(event.kv().value())};
 }
 
 // What several watches share.
@@ -117,7 +90,7 @@ bool Tell(const pb::WatchResponse& news, const Order& order, const absl::Status&
   std::fflush(stdout);  // Whoever reads it waits for just this.
   if (order.program.empty()) return true;
   for (const mvccpb::Event& event : news.events()) {
-    const std::string failure = RunProgram(order.program, EnvironmentOf(event, revision));
+    const std::string failure = RunProgram(order.program, VariablesOf(event, revision)).failure;
     if (failure.empty()) continue;
     Complain(fmt::format("command [{}] error ({})", fmt::join(order.program, " "), failure));
     return false;

@@ -38,10 +38,7 @@ void End(Batch& batch, const Lease& lease) {
 // The lease that the leader means: not one of the same id that was granted since.
 std::optional<Lease> FindGranted(const Batch& batch, int64_t id, uint64_t granted) {
   std::optional<Lease> lease = batch.FindLease(id);
-  if (lease && lease->granted != granted) {
-    MARK("lease.of_an_earlier_grant");
-    if (!MUTANT("lease.later_lease_is_meant")) return std::nullopt;
-  }
+  if (lease && lease->granted != granted) return std::nullopt;
   return lease;
 }
 

@@ -291,9 +291,6 @@ void LeaseKeeper::Handle(Request request) {
     return request.caller.Answer({.error = ReplicaError::kNoLeader});
   }
   if (!leadership.leads) return Forward(std::move(request));
-  if (MUTANT("lease.renewed_by_an_old_leader")) {
-    return OnConfirmed(std::move(request), {}, leadership.term);
-  }
   // A leader that was deposed and does not know it must promise nothing: the next one may end the
   // lease by what it knows.
   parts_.confirm(left, [this, door = door_, term = leadership.term,

@@ -458,7 +458,7 @@ Request Workload::DrawOfLease(Kind kind) {
     request.lease = ++leases_;
   }
   if (kind == Kind::kGrant) {
-    constexpr int64_t kTimes[] = {1, 1, 2, 3, 5, 12, 12, 20};
+    constexpr int64_t kTimes[] = {1, 1, 2, 3, 8, 8, 8, 20};
     request.ttl = kTimes[scheduler_.Below(std::size(kTimes))];
   }
   return request;
@@ -481,8 +481,8 @@ void Workload::Granted(const Operation& grant) {
   leases_seen_.push_back(lease);
   // Some come late, but in time: long leases have been checkpointed by then.
   const bool late = scheduler_.Below(3) == 0;
-  const Time every = grant.request.ttl * kSecond * (late ? 2 : 1) / 3;
-  const Time kept = scheduler_.Draw({.least = 0, .spread = 15 * kSecond});
+  const Time every = grant.request.ttl * kSecond * (late ? 9 : 4) / 12;
+  const Time kept = scheduler_.Draw({.least = late ? every : 0, .spread = 15 * kSecond});
   KeepAlive(lease, every, scheduler_.now() + kept);
 }
 

@@ -614,7 +614,7 @@ std::optional<std::string> CheckLeases(const Operations& history,
   }
   for (const auto& [lease, all] : lives) {
     for (const Life& life : all) {
-      if (life.revoked || life.ended - life.begun + kTolerance >= life.ttl * kSecond) continue;
+      if (life.revoked || life.ended >= life.begun + life.ttl * kSecond - kTolerance) continue;
       return fmt::format("lease {} of {} s ended {} ms after it was granted", lease, life.ttl,
                          (life.ended - life.begun) / kMillisecond);
     }
@@ -625,7 +625,7 @@ std::optional<std::string> CheckLeases(const Operations& history,
     const std::vector<Life>& all = lives[renewal.lease];
     const bool holds = std::any_of(all.begin(), all.end(), [&renewal](const Life& life) {
       if (life.begun > renewal.returned || life.ended < renewal.invoked) return false;
-      return life.revoked || life.ended + kTolerance >= renewal.invoked + renewal.seconds * kSecond;
+      return life.revoked || life.ended >= renewal.invoked + renewal.seconds * kSecond - kTolerance;
     });
     if (holds) continue;
     return fmt::format("lease {} was renewed for {} s between {} and {} ms, and did not last",

@@ -737,6 +737,26 @@ TEST_CASE("a lease ends once, at one revision, by the fastest clock not too earl
   }
 }
 
+TEST_CASE("a leader that slept through its end renews nothing that another has ended") {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Story story(3, seed);
+    REQUIRE(Story::IsDone(story.Outcome(AskGrant(story, 7, 1))));
+    Host& old = story.Leader();
+    story.AwaitAllCaughtUp();
+    old.process->runtime->Pause();
+    Host& next = story.AwaitOtherLeader(old);
+    story.cluster().Await(
+        "its end", [&] { return next.serving() && next.machine().lease_count() == 0; },
+        20 * kSecond);
+    const auto answer = story.AskRenewal(old, 7);
+    old.process->runtime->Continue();
+    story.cluster().Await("an answer", [&] { return answer->has_value(); }, 20 * kSecond);
+    CHECK_FALSE(**answer);
+    story.AwaitAllCaughtUp();
+    story.CheckHistory();
+  }
+}
+
 TEST_CASE("a lease whose time is over while nothing may change ends when it may again") {
   Story story(3);
   REQUIRE(Story::IsDone(story.Outcome(AskGrant(story, 7, 1))));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -88,6 +89,12 @@ class Story {
   }
   static bool IsDone(const Operation& operation) {
     return operation.outcome == sim::Outcome::kAnswered;
+  }
+  // Whether the member says that the lease lives on.
+  std::shared_ptr<std::optional<bool>> AskRenewal(Host& host, int64_t lease) {
+    auto answer = std::make_shared<std::optional<bool>>();
+    history_.Renew(host, lease, absl::Seconds(10), [answer](bool lives) { *answer = lives; });
+    return answer;
   }
   const Operation& operation(OperationId id) const { return history_.operation(id); }
 

@@ -522,7 +522,7 @@ absl::Status KvMachine::Adopt(const Snapshot& snapshot) {
     cluster_version_ = notes.cluster_version;
     maintenance_ = std::move(notes.maintenance);
   }
-  if (!MUTANT("kv.adoption_not_told")) Tell({.before = 0, .after = told, .events = {}});
+  Tell({.before = 0, .after = told, .events = {}});
   return absl::OkStatus();
 }
 

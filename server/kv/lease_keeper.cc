@@ -322,9 +322,7 @@ void LeaseKeeper::AnswerRenewal(Request request) {
   if (!renewal) return request.caller.Answer({});
   if (parts_.metrics.renewed) parts_.metrics.renewed();
   const int64_t ttl = renewal->ttl;
-  if (!renewal->clears || MUTANT("lease.checkpoint_not_taken_back")) {
-    return request.caller.Answer({.seconds = ttl});
-  }
+  if (!renewal->clears) return request.caller.Answer({.seconds = ttl});
   MARK("lease.renewal_takes_checkpoint_back");
   request.caller.Otherwise({.error = ReplicaError::kUnknown});
   parts_.propose(

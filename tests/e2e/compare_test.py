@@ -29,10 +29,7 @@ VERSION = "3.7.3"
 # Commands of etcdctl that kvctl does not have (yet).
 MISSING = {
     "auth": "kvd has no authentication",
-    "elect": "not yet",
-    "lock": "not yet",
     "role": "kvd has no authentication",
-    "snapshot": "not yet",
     "user": "kvd has no authentication",
 }
 
@@ -137,7 +134,7 @@ def help_of(program, path):
     out = subprocess.run([program, *path, "--help"], capture_output=True, text=True).stdout
     flags = re.findall(r"^ +(?:-(\w), )?--([a-z-]+)(?: (\w+))?  ", out, re.M)
     listed = out.partition("\n\nUsage:")[2].partition("\nFlags:")[0].partition("\n\n")[2]
-    commands = re.findall(r"^  ([a-z-]+) +\S", listed, re.M)
+    commands = re.findall(r"^  (?!etcdctl )([a-z-]+) +\S", listed, re.M)  # Not the examples.
     return {name: [letter, kind] for letter, name, kind in flags if name != "help"}, commands
 
 

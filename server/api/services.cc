@@ -57,7 +57,6 @@ constexpr Index kLagMax = 5000;
 // What a client may send above a request's limit, so that the limit's own error reaches it.
 constexpr size_t kReceiveOverhead = size_t{512} << 10;
 
-constexpr std::string_view kWithV3 = "arrives with the complete v3 API";
 constexpr std::string_view kWithAuth = "arrives with users, roles and TLS";
 
 const google::protobuf::ServiceDescriptor* Find(const std::string& name) {

@@ -33,10 +33,10 @@ struct Options {
   std::string data_dir = {};  // Its disk's free space is watched (decision 14).
   absl::Duration election_timeout = absl::Seconds(1);
   size_t request_bytes_max = 1536 << 10;  // --max-request-bytes
-  size_t txn_ops_max = 128;                // --max-txn-ops
-  int64_t quota_bytes = 0;                 // --quota-backend-bytes; <= 0: until the disk is full.
-  size_t learners_max = 1;                 // --max-learners
-  AutoCompaction auto_compaction = {};     // --auto-compaction-*
+  size_t txn_ops_max = 128;               // --max-txn-ops
+  int64_t quota_bytes = 0;                // --quota-backend-bytes; <= 0: until the disk is full.
+  size_t learners_max = 1;                // --max-learners
+  AutoCompaction auto_compaction = {};    // --auto-compaction-*
 
   uint32_t concurrent_streams_max = 1024;                // Of one connection.
   absl::Duration keepalive_min_time = absl::Seconds(5);  // Between a client's pings.

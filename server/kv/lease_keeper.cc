@@ -384,7 +384,11 @@ void LeaseKeeper::InOrder(absl::AnyInvocable<void(std::vector<int64_t>) &&> done
     if (established_ && LeadsIn(term_)) {
       ids = lessor_.InOrder();
     } else {
-      for (const Lease& lease : parts_.leases()) ids.push_back(lease.id);
+      std::vector<Lease> leases = parts_.leases();
+      std::ranges::sort(leases, {}, [](const Lease& lease) {
+        return std::pair(lease.remaining == 0 ? lease.ttl : lease.remaining, lease.id);
+      });
+      for (const Lease& lease : leases) ids.push_back(lease.id);
     }
     caller.Answer(std::move(ids));
   });

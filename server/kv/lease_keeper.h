@@ -91,7 +91,8 @@ class LeaseKeeper {
   void Renew(int64_t id, absl::Duration deadline, Done done);
   // `seconds`: what is left.
   void TimeLeft(int64_t id, absl::Duration deadline, Done done);
-  // The leases of this member's machine, by what is left where this is known, by id elsewhere.
+  // The leases of this member's machine by what is left: exactly at the leader, elsewhere as the
+  // latest checkpoints say.
   void InOrder(absl::AnyInvocable<void(std::vector<int64_t>) &&> done);
 
   // Another member's Renew or TimeLeft (LeaseCall in proto/internal/peer.proto).

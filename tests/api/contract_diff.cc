@@ -1,4 +1,5 @@
-// Plays tests/api/contract_rows.txt, or lock_rows.txt, against a server with an empty store and compares.
+// Plays tests/api/contract_rows.txt, or lock_rows.txt, against a server with an empty store and
+// compares.
 //
 //   contract_diff ROWS ADDRESS            says where the answers differ from the file's
 //   contract_diff ROWS ADDRESS --record   prints the file anew, with the server's answers

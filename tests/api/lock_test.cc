@@ -143,6 +143,14 @@ class Locks {
     const auto until = std::chrono::steady_clock::now() + kPatience;
     while (Keys() != wanted) REQUIRE(std::chrono::steady_clock::now() < until);
   }
+  void AwaitValue(const std::string& key, const std::string& wanted) const {
+    etcdserverpb::RangeRequest request;
+    request.set_key(key);
+    const auto until = std::chrono::steady_clock::now() + kPatience;
+    while (member.machine().Range(request)->kvs(0).value() != wanted) {
+      REQUIRE(std::chrono::steady_clock::now() < until);
+    }
+  }
   void AwaitMetric(const std::string& line) {
     const auto until = std::chrono::steady_clock::now() + kPatience;
     while (member.metrics().Scrape().find("\n" + line + "\n") == std::string::npos) {
@@ -338,6 +346,7 @@ TEST_CASE("an election has one leader at a time, who proclaims and resigns") {
   CHECK(observing.Value() == "one again");
   // So does one who waits; nobody hears of it yet.
   const auto again = locks.Campaign("e", 2, "two again");
+  locks.AwaitValue("e/2", "two again");
   REQUIRE(locks.Proclaim(leader, "one proclaims") == "OK");
   CHECK(observing.Value() == "one proclaims");
   LeaderKey wrong = leader;

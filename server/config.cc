@@ -7,20 +7,16 @@
 #include <utility>
 
 #include "server/api/version.h"
+#include "server/config_discovery.h"
 #include "server/config_flags.h"
 #include "server/config_sources.h"
+#include "server/config_values.h"
 #include "storage/status.h"
 
 namespace kv {
 namespace {
 
 constexpr uint64_t kDefaultMemoryBytes = uint64_t{208} << 20;
-
-absl::Status Wrong(std::string_view sentence) {
-  return MakeStatus(absl::StatusCode::kInvalidArgument, "{}", sentence);
-}
-
-bool IsWildcard(const Url& url) { return url.host == "0.0.0.0" || url.host == "::"; }
 
 absl::Status Apply(const Flag& flag, const Given& given, Config& config) {
   const auto refuse = [&given](std::string_view why) {
@@ -70,7 +66,9 @@ absl::Status DeriveUrls(std::string_view advertise_flag, std::string_view listen
   return absl::OkStatus();
 }
 
-absl::Status FillDefaults(Config& config) {
+absl::Status FillDefaults(const ConfigSources& sources, Config& config) {
+  RETURN_IF_ERROR(FillDiscovery(sources, config));
+  if (config.name.empty()) config.name = Config().name;
   if (config.data_dir.empty()) config.data_dir = config.name + ".kvd";
   if (config.listen_client_urls.empty()) config.listen_client_urls = {{"localhost", 2379}};
   if (config.listen_peer_urls.empty()) config.listen_peer_urls = {{"localhost", 2380}};
@@ -78,12 +76,38 @@ absl::Status FillDefaults(Config& config) {
                              config.listen_client_urls, config.advertise_client_urls));
   RETURN_IF_ERROR(DeriveUrls("--initial-advertise-peer-urls", "--listen-peer-urls",
                              config.listen_peer_urls, config.initial_advertise_peer_urls));
-  if (config.initial_cluster.empty()) {
+  if (config.initial_cluster.empty() && !config.discovery.on()) {
     std::vector<Url> urls = config.initial_advertise_peer_urls;
     std::ranges::sort(urls);
     config.initial_cluster = {{.name = config.name, .peer_urls = std::move(urls)}};
   }
   return ReadAutoCompaction(config);
+}
+
+// --name and --initial-advertise-peer-urls must be a line of --initial-cluster.
+absl::Status CheckListed(const Config& config) {
+  const auto self = std::ranges::find(config.initial_cluster, config.name, &ListedMember::name);
+  if (self == config.initial_cluster.end()) {
+    std::vector<std::string_view> names;
+    for (const ListedMember& listed : config.initial_cluster) names.push_back(listed.name);
+    return Wrong(
+        fmt::format("--name={} is not in --initial-cluster, which lists {}; correct one of them",
+                    config.name, fmt::join(names, ", ")));
+  }
+  std::vector<Url> advertised = config.initial_advertise_peer_urls;
+  std::ranges::sort(advertised);
+  if (advertised != self->peer_urls) {
+    const auto text = [](const std::vector<Url>& urls) {
+      std::vector<std::string> texts;
+      for (const Url& url : urls) texts.push_back(url.Text());
+      return fmt::format("{}", fmt::join(texts, ","));
+    };
+    return Wrong(fmt::format(
+        "--initial-cluster gives {} the URLs {}, but --initial-advertise-peer-urls={}; make them "
+        "the same",
+        config.name, text(self->peer_urls), text(advertised)));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -128,27 +152,7 @@ absl::Status Validate(const Config& config) {
       }
     }
   }
-  const auto self = std::ranges::find(config.initial_cluster, config.name, &ListedMember::name);
-  if (self == config.initial_cluster.end()) {
-    std::vector<std::string_view> names;
-    for (const ListedMember& listed : config.initial_cluster) names.push_back(listed.name);
-    return wrong(
-        fmt::format("--name={} is not in --initial-cluster, which lists {}; correct one of them",
-                    config.name, fmt::join(names, ", ")));
-  }
-  std::vector<Url> advertised = config.initial_advertise_peer_urls;
-  std::ranges::sort(advertised);
-  if (advertised != self->peer_urls) {
-    const auto text = [](const std::vector<Url>& urls) {
-      std::vector<std::string> texts;
-      for (const Url& url : urls) texts.push_back(url.Text());
-      return fmt::format("{}", fmt::join(texts, ","));
-    };
-    return wrong(fmt::format(
-        "--initial-cluster gives {} the URLs {}, but --initial-advertise-peer-urls={}; make them "
-        "the same",
-        config.name, text(self->peer_urls), text(advertised)));
-  }
+  if (!config.discovery.on()) RETURN_IF_ERROR(CheckListed(config));
   const uint64_t log_bytes = config.Memory().log_bytes;
   if (log_bytes < 4 * config.max_request_bytes) {
     return wrong(fmt::format(
@@ -185,6 +189,7 @@ absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources) {
   }
 
   Config& config = line.config;
+  config.name.clear();  // Until somebody gives it.
   for (const Flag& flag : Flags()) {
     for (const Settings* settings : std::initializer_list<const Settings*>{
              &arguments.settings, &environment.settings, &file}) {
@@ -198,7 +203,7 @@ absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources) {
     config.debug_notes.push_back(fmt::format("variables that mean nothing here are ignored: {}",
                                              fmt::join(environment.unknown, ", ")));
   }
-  RETURN_IF_ERROR(FillDefaults(config));
+  RETURN_IF_ERROR(FillDefaults(sources, config));
   RETURN_IF_ERROR(Validate(config));
   return line;
 }

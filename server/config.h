@@ -45,6 +45,46 @@ struct MemoryShares {
   uint64_t record_cache_bytes = uint64_t{64} << 20;
 };
 
+// How members find each other by themselves, instead of by --initial-cluster: the slots are those
+// of
+// --join, in its order, or the pods of a StatefulSet.
+struct DiscoveryConfig {
+  enum class DesiredFrom { kApiServer, kFile, kNone };
+
+  std::vector<ListedMember> join;  // One URL each.
+  std::string statefulset;         // Slots are <statefulset>-0, -1, …
+  std::string kubernetes_namespace;
+  std::string peer_service;  // <pod>.<peer_service>.<namespace>.svc resolves.
+
+  DesiredFrom desired_from = DesiredFrom::kApiServer;
+  std::string desired_file = "/etc/kvd/topology/replicas";
+  absl::Duration desired_poll_interval = absl::Seconds(10);
+  bool marker = true;  // --bootstrap-marker=configmap
+  std::string marker_name;
+  uint64_t max_founders = 3;
+  bool reinitialize = false;  // --bootstrap-on-total-loss=reinitialize
+
+  absl::Duration stability_window = absl::Seconds(30);
+  absl::Duration unreachable_before_remove = absl::Seconds(30);
+  absl::Duration replace_after_inactive = absl::Seconds(10);
+  bool standby_learners = false;
+  uint64_t max_voters = 7;
+  uint64_t max_catching_up = 2;
+
+  bool on() const { return !join.empty() || !statefulset.empty(); }
+};
+
+// What happens between SIGTERM and the end.
+struct StopConfig {
+  absl::Duration delay = absl::ZeroDuration();  // Not ready, still serving.
+  absl::Duration drain_timeout = absl::Seconds(5);
+  absl::Duration leave_timeout = absl::Seconds(45);
+  // How long to wait for the others to be able to spare this member. Zero: nobody is asked.
+  absl::Duration guard_max_wait = absl::ZeroDuration();
+  // After which the platform kills the process; zero: never.
+  absl::Duration grace_period = absl::ZeroDuration();
+};
+
 enum class LogLevel { kDebug, kInfo, kWarn, kError };
 enum class LogOutput { kStderr, kStdout };
 
@@ -59,9 +99,12 @@ struct Config {
   std::vector<Url> listen_metrics_urls;  // The admin port; off when empty.
 
   // Cluster.
-  std::vector<ListedMember> initial_cluster;  // Sorted by name.
+  std::vector<ListedMember> initial_cluster;  // Sorted by name; empty under discovery.
   std::string initial_cluster_token = "kvd-cluster";
   bool initial_cluster_exists = false;  // --initial-cluster-state=existing
+
+  DiscoveryConfig discovery;
+  StopConfig stop;
 
   // Raft.
   absl::Duration heartbeat_interval = absl::Milliseconds(100);
@@ -100,11 +143,13 @@ struct Config {
   int ElectionTicks() const;
 };
 
-// Where settings come from. `read_file` is asked once, for --config-file.
+// Where settings come from. `read_file` is asked for --config-file, and under Kubernetes for the
+// namespace.
 struct ConfigSources {
   std::vector<std::string> arguments;  // Without the program's name.
   std::map<std::string, std::string, std::less<>> environment;
   std::function<absl::StatusOr<std::string>(const std::string& path)> read_file;
+  std::string host_name;  // Of this machine; tells which of --join it is.
 };
 
 struct CommandLine {

@@ -1,135 +1,19 @@
 #include "server/config_flags.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <limits>
 #include <map>
 #include <utility>
 
+#include "server/config_discovery.h"
+#include "server/config_values.h"
 #include "server/raft/members.h"
 #include "storage/status.h"
 
 namespace kv {
 namespace {
-
-constexpr size_t kNameBytesMax = 128;
-
-absl::Status Wrong(std::string_view rule) {
-  return MakeStatus(absl::StatusCode::kInvalidArgument, "{}", rule);
-}
-
-template <typename Number>
-absl::Status ReadNumber(std::string_view text, Number low, Number high, std::string_view unit,
-                        Number& target) {
-  Number number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < low || number > high) {
-    return Wrong(fmt::format("must be a whole number{}{} from {} to {}", unit.empty() ? "" : " of ",
-                             unit, low, high));
-  }
-  target = number;
-  return absl::OkStatus();
-}
-
-absl::Status ReadMilliseconds(std::string_view text, int64_t high, absl::Duration& target) {
-  int64_t milliseconds = 0;
-  RETURN_IF_ERROR(ReadNumber<int64_t>(text, 1, high, "milliseconds", milliseconds));
-  target = absl::Milliseconds(milliseconds);
-  return absl::OkStatus();
-}
-
-absl::Status ReadDuration(std::string_view text, absl::Duration low, absl::Duration& target) {
-  absl::Duration duration;
-  if (!absl::ParseDuration(absl::string_view(text.data(), text.size()), &duration) ||
-      duration < low || duration > absl::Hours(24 * 365)) {
-    return Wrong(fmt::format("must be a duration such as 5s or 2h, from {} to one year",
-                             absl::FormatDuration(low)));
-  }
-  target = duration;
-  return absl::OkStatus();
-}
-
-std::vector<std::string> Split(std::string_view text, char separator) {
-  std::vector<std::string> parts;
-  while (true) {
-    const size_t at = text.find(separator);
-    parts.emplace_back(text.substr(0, at));
-    if (at == std::string_view::npos) return parts;
-    text.remove_prefix(at + 1);
-  }
-}
-
-std::string_view Trim(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
-  return text;
-}
-
-bool IsIp(const std::string& host) {
-  std::array<unsigned char, sizeof(in6_addr)> address{};
-  return inet_pton(AF_INET, host.c_str(), address.data()) == 1 ||
-         inet_pton(AF_INET6, host.c_str(), address.data()) == 1;
-}
-
-bool IsWildcard(const Url& url) { return url.host == "0.0.0.0" || url.host == "::"; }
-
-absl::Status ReadUrls(std::string_view text, std::vector<Url>& target) {
-  std::vector<Url> urls;
-  for (const std::string& part : Split(text, ',')) {
-    ASSIGN_OR_RETURN(Url url, ParseUrl(Trim(part)));
-    if (std::ranges::find(urls, url) != urls.end()) {
-      return Wrong(fmt::format("{} stands there twice", url.Text()));
-    }
-    urls.push_back(std::move(url));
-  }
-  target = std::move(urls);
-  return absl::OkStatus();
-}
-
-// A socket is bound to an address of this machine; a name could mean another one tomorrow.
-absl::Status ReadListenUrls(std::string_view text, std::vector<Url>& target) {
-  std::vector<Url> urls;
-  RETURN_IF_ERROR(ReadUrls(text, urls));
-  for (const Url& url : urls) {
-    if (url.host != "localhost" && !IsIp(url.host)) {
-      return Wrong(
-          fmt::format("\"{}\" must be an IP address of this machine or localhost, as "
-                      "http://127.0.0.1:{} or http://0.0.0.0:{}",
-                      url.host, url.port, url.port));
-    }
-  }
-  target = std::move(urls);
-  return absl::OkStatus();
-}
-
-absl::Status ReadAdvertisedUrls(std::string_view text, std::vector<Url>& target) {
-  std::vector<Url> urls;
-  RETURN_IF_ERROR(ReadUrls(text, urls));
-  for (const Url& url : urls) {
-    if (IsWildcard(url)) {
-      return Wrong(
-          fmt::format("others cannot connect to {}; name an address of this machine", url.Text()));
-    }
-  }
-  target = std::move(urls);
-  return absl::OkStatus();
-}
-
-absl::Status CheckName(std::string_view name) {
-  const bool good =
-      !name.empty() && name.size() <= kNameBytesMax && std::ranges::all_of(name, [](char c) {
-        return c > ' ' && c < 0x7f && std::string_view("=,/\\\"").find(c) == std::string_view::npos;
-      });
-  if (good) return absl::OkStatus();
-  return Wrong(
-      fmt::format("must be 1 to {} printable characters without space, comma, =, / or "
-                  "quotes",
-                  kNameBytesMax));
-}
 
 absl::Status ReadInitialCluster(std::string_view text, std::vector<ListedMember>& target) {
   std::map<std::string, std::vector<Url>> listed;
@@ -260,7 +144,7 @@ std::vector<Flag> UsedFlags() {
          return ReadAdvertisedUrls(text, config.initial_advertise_peer_urls);
        }},
       {"initial-cluster", kUsed, kList,
-       "the founders, as name=http://host:port,...; for a blank disk", kCluster,
+       "the founders, name=http://host:port,...; for a blank disk", kCluster,
        "this member alone",
        [](std::string_view text, Config& config) {
          return ReadInitialCluster(text, config.initial_cluster);
@@ -473,6 +357,7 @@ std::vector<Flag> ForeignFlags() {
 const std::vector<Flag>& Flags() {
   static const std::vector<Flag> flags = [] {
     std::vector<Flag> all = UsedFlags();
+    std::ranges::move(DiscoveryFlags(), std::back_inserter(all));
     std::ranges::move(ForeignFlags(), std::back_inserter(all));
     return all;
   }();
@@ -492,14 +377,6 @@ std::string VariableOf(std::string_view flag) {
   return name;
 }
 
-absl::StatusOr<bool> ReadBool(std::string_view text) {
-  if (text == "true" || text == "1" || text == "t" || text == "TRUE" || text == "True") return true;
-  if (text == "false" || text == "0" || text == "f" || text == "FALSE" || text == "False") {
-    return false;
-  }
-  return Wrong("must be true or false");
-}
-
 std::string FlagsHelp() {
   std::string text =
       "kvd: a replicated key-value store that speaks the etcd v3 API.\n\n"
@@ -510,11 +387,17 @@ std::string FlagsHelp() {
       "beats the file. Without flags, kvd founds a cluster of one.\n";
   const auto line = [&text](std::string_view name, std::string_view help,
                             std::string_view fallback) {
-    text += fmt::format("  {:<32}{}", name, help);
+    text += fmt::format("  {:<40}{}", name, help);
     if (!fallback.empty()) text += fmt::format(" [{}]", fallback);
     text += '\n';
   };
-  for (const std::string_view group : {kMember, kCluster, kConsensus, kLimits, kLogging}) {
+  std::vector<std::string_view> groups;
+  for (const Flag& flag : Flags()) {
+    if (flag.stance == FlagStance::kUsed && std::ranges::find(groups, flag.group) == groups.end()) {
+      groups.push_back(flag.group);
+    }
+  }
+  for (const std::string_view group : groups) {
     text += fmt::format("\n{}:\n", group);
     for (const Flag& flag : Flags()) {
       if (flag.group == group) line(fmt::format("--{}", flag.name), flag.help, flag.fallback);
@@ -536,48 +419,6 @@ std::string FlagsHelp() {
     column += flag.name.size() + 3;
   }
   return text + '\n';
-}
-
-std::string Url::HostPort() const {
-  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port)
-                                             : fmt::format("[{}]:{}", host, port);
-}
-
-std::string Url::Text() const { return "http://" + HostPort(); }
-
-absl::StatusOr<Url> ParseUrl(std::string_view text) {
-  const auto wrong = [text](std::string_view why) {
-    return Wrong(fmt::format("\"{}\" {}; write http://host:port", text, why));
-  };
-  if (text.starts_with("https://")) {
-    return Wrong(fmt::format("\"{}\": TLS arrives with a later release; use http://", text));
-  }
-  constexpr std::string_view kScheme = "http://";
-  if (!text.starts_with(kScheme)) return wrong("is not an http URL");
-  std::string_view rest = text.substr(kScheme.size());
-  if (rest.ends_with('/')) rest.remove_suffix(1);
-  if (rest.find_first_of("/?#@ ") != std::string_view::npos) {
-    return wrong("has more than a host and a port");
-  }
-  const size_t colon = rest.rfind(':');
-  if (colon == std::string_view::npos || rest.ends_with(']')) return wrong("has no port");
-  std::string_view host = rest.substr(0, colon);
-  const std::string_view port = rest.substr(colon + 1);
-  const bool bracketed = host.starts_with('[') && host.ends_with(']');
-  if (bracketed) host = host.substr(1, host.size() - 2);
-  if (host.empty()) return wrong("has no host");
-  if (bracketed != (host.find(':') != std::string_view::npos)) {
-    return wrong("has an IPv6 address without brackets");
-  }
-  Url url;
-  if (!ReadNumber<uint16_t>(port, 1, UINT16_MAX, "", url.port).ok()) {
-    return wrong("has a port that is not between 1 and 65535");
-  }
-  for (const char c : host) {
-    url.host += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  }
-  if (bracketed && !IsIp(url.host)) return wrong("has no valid IPv6 address in its brackets");
-  return url;
 }
 
 }  // namespace kv

@@ -46,7 +46,6 @@ absl::Status ReadAutoCompaction(Config& config);
 
 // KVD_DATA_DIR for data-dir.
 std::string VariableOf(std::string_view flag);
-absl::StatusOr<bool> ReadBool(std::string_view text);
 // What kvd --help prints.
 std::string FlagsHelp();
 

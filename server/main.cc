@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -45,6 +46,10 @@ kv::ConfigSources Sources(int argc, char** argv) {
     }
   }
   sources.read_file = ReadWholeFile;
+  std::array<char, HOST_NAME_MAX + 1> host_name{};
+  if (gethostname(host_name.data(), host_name.size() - 1) == 0) {
+    sources.host_name = host_name.data();
+  }
   return sources;
 }
 

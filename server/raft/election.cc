@@ -114,7 +114,9 @@ void Core::CountVotes() {
     if (outcome == Vote::kDenied) BecomeFollower(hard_state_.term, 0);
   } else if (const auto* candidate = std::get_if<Candidate>(&role_)) {
     const std::optional<Vote> outcome = Outcome(candidate->votes);
-    if (outcome == Vote::kGranted) BecomeLeader();
+    // Others can answer before this member hears that its own vote is durable; CountOwnVote goes
+    // on.
+    if (outcome == Vote::kGranted && candidate->votes.contains(self_)) BecomeLeader();
     if (outcome == Vote::kDenied) MARK("raft.election_lost");
     if (outcome == Vote::kDenied) BecomeFollower(hard_state_.term, 0);
   }

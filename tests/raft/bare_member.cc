@@ -83,6 +83,7 @@ void BareMember::Crash() {
   KV_CHECK(running());
   core_.reset();
   writing_.clear();
+  unheard_.clear();
   committed_.clear();
   adoption_.reset();
 }
@@ -100,12 +101,22 @@ Output BareMember::Take() {
   return output;
 }
 
-std::vector<Envelope> BareMember::FinishWrite() {
+std::vector<Envelope> BareMember::SyncWrite() {
   Write write = std::move(writing_.front());
   writing_.pop_front();
   disk_.Write(write.update);
-  core_->Persisted(write.id);
+  unheard_.push_back(write.id);
   return std::move(write.promises);
+}
+
+void BareMember::HearOfWrites() {
+  for (; !unheard_.empty(); unheard_.pop_front()) core_->Persisted(unheard_.front());
+}
+
+std::vector<Envelope> BareMember::FinishWrite() {
+  std::vector<Envelope> promises = SyncWrite();
+  HearOfWrites();
+  return promises;
 }
 
 void BareMember::WriteUnheard() {

@@ -46,6 +46,10 @@ class BareMember {
   Output Take();
   // Finishes the oldest write: durable, and reported to the core. Returns its promises.
   std::vector<Envelope> FinishWrite();
+  // The same in two steps, as where the promises leave from the disk's own thread: whoever they
+  // reach may have answered before the core hears that they are true.
+  std::vector<Envelope> SyncWrite();
+  void HearOfWrites();
   // The oldest write reaches the disk, but nobody hears of it: power fails right after the sync.
   void WriteUnheard();
   // Applies up to `count` committed entries and reports them.
@@ -62,6 +66,7 @@ class BareMember {
   const Core& core() const { return *core_; }
   const BareDisk& disk() const { return disk_; }
   const std::deque<Write>& writing() const { return writing_; }
+  bool has_unheard() const { return !unheard_.empty(); }  // Synced, not reported.
   const std::deque<EntryPtr>& committed() const { return committed_; }  // Not yet applied.
   const std::optional<SnapshotOffer>& adoption() const { return adoption_; }
   Position applied() const { return applied_; }
@@ -72,6 +77,7 @@ class BareMember {
   BareDisk disk_;
   std::unique_ptr<Core> core_;
   std::deque<Write> writing_;
+  std::deque<WriteId> unheard_;
   std::deque<EntryPtr> committed_;
   std::optional<SnapshotOffer> adoption_;
   Position applied_;

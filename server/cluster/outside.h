@@ -27,7 +27,7 @@ struct DesiredCount {
   Kind kind = Kind::kUnknown;
   uint64_t count = 0;
   uint64_t first = 0;
-  std::string reason;
+  std::string reason{};
   friend bool operator==(const DesiredCount&, const DesiredCount&) = default;
 };
 

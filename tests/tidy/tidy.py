@@ -28,6 +28,7 @@ ARROWS = {
         "proto",
     ],
     "server/cluster": ["server/raft", "server/replica", "storage", "proto/internal"],
+    "server/kube": ["server/cluster/outside.h", "server/replica/runtime.h", "storage"],
     "server/api": ["server/replica", "server/raft", "server/kv", "server/watch", "storage", "proto"],
     "server": ["server", "storage", "proto"],
     "client": ["proto", *(f"storage/{part}.h" for part in ("backup", "restore", "status"))],

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "server/api/version.h"
+#include "server/cgroup.h"
 #include "server/config_discovery.h"
 #include "server/config_flags.h"
 #include "server/config_sources.h"
@@ -17,6 +18,7 @@ namespace kv {
 namespace {
 
 constexpr uint64_t kDefaultMemoryBytes = uint64_t{208} << 20;
+constexpr uint64_t kLeastMemoryBytes = uint64_t{48} << 20;
 
 absl::Status Apply(const Flag& flag, const Given& given, Config& config) {
   const auto refuse = [&given](std::string_view why) {
@@ -66,8 +68,25 @@ absl::Status DeriveUrls(std::string_view advertise_flag, std::string_view listen
   return absl::OkStatus();
 }
 
+// In a container, memory and threads follow from what it was given.
+void FillLimits(const ConfigSources& sources, Config& config) {
+  const CgroupLimits limits = ReadCgroupLimits(sources.read_file);
+  config.memory_limit_bytes = limits.memory_bytes.value_or(0);
+  config.processors = sources.processors;
+  if (limits.millicpus) {
+    config.processors =
+        std::clamp<uint64_t>((*limits.millicpus + 999) / 1000, 1, config.processors);
+  }
+  if (config.memory_bytes != 0) return;
+  config.memory_bytes =
+      limits.memory_bytes
+          ? std::max(*limits.memory_bytes / 100 * config.memory_limit_percent, kLeastMemoryBytes)
+          : kDefaultMemoryBytes;
+}
+
 absl::Status FillDefaults(const ConfigSources& sources, Config& config) {
   RETURN_IF_ERROR(FillDiscovery(sources, config));
+  FillLimits(sources, config);
   if (config.name.empty()) config.name = Config().name;
   if (config.data_dir.empty()) config.data_dir = config.name + ".kvd";
   if (config.listen_client_urls.empty()) config.listen_client_urls = {{"localhost", 2379}};
@@ -189,7 +208,8 @@ absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources) {
   }
 
   Config& config = line.config;
-  config.name.clear();  // Until somebody gives it.
+  config.name.clear();  // Until somebody gives them.
+  config.memory_bytes = 0;
   for (const Flag& flag : Flags()) {
     for (const Settings* settings : std::initializer_list<const Settings*>{
              &arguments.settings, &environment.settings, &file}) {

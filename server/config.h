@@ -125,6 +125,9 @@ struct Config {
   absl::Duration grpc_keepalive_timeout = absl::Seconds(20);
   absl::Duration watch_progress_notify_interval = absl::Minutes(10);
   uint64_t memory_bytes = uint64_t{208} << 20;
+  uint64_t memory_limit_percent = 50;  // --memory-limit-fraction
+  uint64_t memory_limit_bytes = 0;     // What the process may have in all; 0: no limit is known.
+  uint64_t processors = 1;             // That it may keep busy.
 
   // Logging.
   LogLevel log_level = LogLevel::kInfo;
@@ -143,13 +146,14 @@ struct Config {
   int ElectionTicks() const;
 };
 
-// Where settings come from. `read_file` is asked for --config-file, and under Kubernetes for the
-// namespace.
+// Where settings come from. `read_file` is asked for --config-file, for the process's limits
+// (cgroup.h), and under Kubernetes for the namespace.
 struct ConfigSources {
   std::vector<std::string> arguments;  // Without the program's name.
   std::map<std::string, std::string, std::less<>> environment;
   std::function<absl::StatusOr<std::string>(const std::string& path)> read_file;
-  std::string host_name;  // Of this machine; tells which of --join it is.
+  std::string host_name;    // Of this machine; tells which of --join it is.
+  uint64_t processors = 1;  // Of this machine.
 };
 
 struct CommandLine {

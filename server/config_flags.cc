@@ -143,9 +143,8 @@ std::vector<Flag> UsedFlags() {
        [](std::string_view text, Config& config) {
          return ReadAdvertisedUrls(text, config.initial_advertise_peer_urls);
        }},
-      {"initial-cluster", kUsed, kList,
-       "the founders, name=http://host:port,...; for a blank disk", kCluster,
-       "this member alone",
+      {"initial-cluster", kUsed, kList, "the founders, name=http://host:port,...; for a blank disk",
+       kCluster, "this member alone",
        [](std::string_view text, Config& config) {
          return ReadInitialCluster(text, config.initial_cluster);
        }},
@@ -235,11 +234,16 @@ std::vector<Flag> UsedFlags() {
        [](std::string_view text, Config& config) {
          return ReadDuration(text, absl::Milliseconds(1), config.watch_progress_notify_interval);
        }},
-      {"memory-bytes", kUsed, kValue, "log, write buffers and caches together; each gets its share",
-       kLimits, "218103808",
+      {"memory-bytes", kUsed, kValue, "log, write buffers and caches; each gets its share", kLimits,
+       "208 MiB, or a fraction",
        [](std::string_view text, Config& config) {
          return ReadNumber<uint64_t>(text, uint64_t{32} << 20, uint64_t{1} << 40, "bytes",
                                      config.memory_bytes);
+       }},
+      {"memory-limit-fraction", kUsed, kValue,
+       "of the container's memory limit, if it has one, for --memory-bytes", kLimits, "0.5",
+       [](std::string_view text, Config& config) {
+         return ReadFraction(text, config.memory_limit_percent);
        }},
       {"log-level", kUsed, kValue, "debug, info, warn or error", kLogging, "info",
        [](std::string_view text, Config& config) { return ReadLogLevel(text, config.log_level); }},

@@ -114,6 +114,17 @@ absl::Status CheckName(std::string_view name) {
                   kNameBytesMax));
 }
 
+absl::Status ReadFraction(std::string_view text, uint64_t& percent) {
+  const bool shaped = text.starts_with("0.") && text.size() >= 3 && text.size() <= 4;
+  uint64_t digits = 0;
+  if (!shaped || !ReadNumber<uint64_t>(text.substr(2), 0, 99, "", digits).ok() ||
+      (text.size() == 3 ? digits *= 10 : digits) < 5 || digits > 90) {
+    return Wrong("must be a number from 0.05 to 0.9 with at most two digits behind the point");
+  }
+  percent = digits;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> ReadBool(std::string_view text) {
   if (text == "true" || text == "1" || text == "t" || text == "TRUE" || text == "True") return true;
   if (text == "false" || text == "0" || text == "f" || text == "FALSE" || text == "False") {

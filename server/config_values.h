@@ -35,6 +35,8 @@ absl::Status ReadNumber(std::string_view text, Number low, Number high, std::str
 absl::Status ReadMilliseconds(std::string_view text, int64_t high, absl::Duration& target);
 // At least `low`, at most a year.
 absl::Status ReadDuration(std::string_view text, absl::Duration low, absl::Duration& target);
+// 0.05 to 0.90, as a percentage.
+absl::Status ReadFraction(std::string_view text, uint64_t& percent);
 absl::StatusOr<bool> ReadBool(std::string_view text);
 
 std::vector<std::string> Split(std::string_view text, char separator);

@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "server/config.h"
@@ -46,6 +48,7 @@ kv::ConfigSources Sources(int argc, char** argv) {
     }
   }
   sources.read_file = ReadWholeFile;
+  sources.processors = std::max(1U, std::thread::hardware_concurrency());
   std::array<char, HOST_NAME_MAX + 1> host_name{};
   if (gethostname(host_name.data(), host_name.size() - 1) == 0) {
     sources.host_name = host_name.data();

@@ -198,6 +198,11 @@ api::Options Server::Running::MakeApiOptions() const {
   options.keepalive_min_time = config_.grpc_keepalive_min_time;
   options.keepalive_interval = config_.grpc_keepalive_interval;
   options.keepalive_timeout = config_.grpc_keepalive_timeout;
+  options.processors = config_.processors;
+  if (const uint64_t limit = config_.memory_limit_bytes; limit != 0) {
+    options.memory_bytes_max = std::min<size_t>(options.memory_bytes_max, limit / 8);
+    options.range_bytes_max = std::min<size_t>(options.range_bytes_max, limit / 8);
+  }
   options.watch_progress_interval = config_.watch_progress_notify_interval;
   return options;
 }

@@ -1,7 +1,6 @@
 #include "server/api/http2_server.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "server/api/http2_connection.h"
@@ -45,9 +44,9 @@ void Http2Server::Stop(absl::Duration grace) {
   loops_.clear();
 }
 
-int FrontLoops() {
-  constexpr int kMost = 8;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency() / 2), 1, kMost);
+int FrontLoops(uint64_t processors) {
+  constexpr uint64_t kMost = 8;
+  return static_cast<int>(std::clamp<uint64_t>(processors / 2, 1, kMost));
 }
 
 }  // namespace kv::api

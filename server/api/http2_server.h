@@ -59,7 +59,7 @@ class Http2Server {
   int port_ = 0;
 };
 
-// For this machine: one on few cores, which the store's own threads need.
-int FrontLoops();
+// One on few processors, which the store's own threads need.
+int FrontLoops(uint64_t processors);
 
 }  // namespace kv::api

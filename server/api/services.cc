@@ -74,7 +74,7 @@ const google::protobuf::ServiceDescriptor* Find(const std::string& name) {
 Http2Options FrontOptions(const Options& options) {
   Http2Options front;
   front.listen_urls = options.listen_client_urls;
-  front.loops = FrontLoops();
+  front.loops = FrontLoops(options.processors);
   front.message_bytes_max = options.request_bytes_max + kReceiveOverhead;
   front.concurrent_streams_max = options.concurrent_streams_max;
   front.memory_bytes_max = options.memory_bytes_max;

@@ -45,6 +45,7 @@ struct Options {
   absl::Duration watch_progress_interval = absl::Minutes(10);  // Between reports to a watcher.
   size_t memory_bytes_max = size_t{512} << 20;  // Of the client port's buffers, all connections.
   size_t range_bytes_max = size_t{256} << 20;   // Of answers to Range being built or sent.
+  uint64_t processors = 1;                      // That the process may keep busy.
   int read_threads = 2;                         // For reads too large for the calling thread.
 };
 

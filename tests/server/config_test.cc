@@ -17,16 +17,22 @@ namespace {
 
 using Environment = std::map<std::string, std::string, std::less<>>;
 
+// Files beside the configuration file: what the kernel and the platform tell.
+using Files = std::map<std::string, std::string, std::less<>>;
+
 absl::StatusOr<CommandLine> Load(std::vector<std::string> arguments, Environment environment = {},
-                                 const std::string& file = "") {
+                                 const std::string& file = "", Files files = {}) {
   ConfigSources sources;
   sources.arguments = std::move(arguments);
   sources.environment = std::move(environment);
   sources.host_name = "host2";
-  sources.read_file = [file](const std::string& path) -> absl::StatusOr<std::string> {
-    if (path == "/var/run/secrets/kubernetes.io/serviceaccount/namespace") return "prod\n";
-    if (path != "kvd.yaml") return MakeStatus(absl::StatusCode::kNotFound, "no such file");
-    return file;
+  sources.processors = 16;
+  files["/var/run/secrets/kubernetes.io/serviceaccount/namespace"] = "prod\n";
+  files["kvd.yaml"] = file;
+  sources.read_file = [files](const std::string& path) -> absl::StatusOr<std::string> {
+    const auto at = files.find(path);
+    if (at == files.end()) return MakeStatus(absl::StatusCode::kNotFound, "no such file");
+    return at->second;
   };
   return LoadConfig(sources);
 }
@@ -302,6 +308,87 @@ TEST_CASE("settings come out as they were given") {
   }
 }
 
+TEST_CASE("memory and threads follow from what the container was given") {
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  struct Row {
+    std::vector<std::string> arguments;
+    Files files;
+    uint64_t memory;  // MiB
+    uint64_t limit;   // MiB
+    uint64_t processors;
+  };
+  const std::string two = "0::/\n";
+  const std::string nested = "0::/pods/a\n";
+  const std::string one = "9:name=systemd:/x\n4:memory:/pod\n3:cpu,cpuacct:/pod\n";
+  const std::vector<Row> rows = {
+      {{}, {}, 208, 0, 16},
+      {{"--memory-bytes=67108864"}, {}, 64, 0, 16},
+      {{}, {{"/proc/self/cgroup", two}}, 208, 0, 16},
+      {{},
+       {{"/proc/self/cgroup", two},
+        {"/sys/fs/cgroup/memory.max", "max\n"},
+        {"/sys/fs/cgroup/cpu.max", "max 100000\n"}},
+       208,
+       0,
+       16},
+      {{},
+       {{"/proc/self/cgroup", two},
+        {"/sys/fs/cgroup/memory.max", "1073741824\n"},
+        {"/sys/fs/cgroup/cpu.max", "250000 100000\n"}},
+       511,
+       1024,
+       3},
+      {{"--memory-limit-fraction=0.25"},
+       {{"/proc/self/cgroup", two}, {"/sys/fs/cgroup/memory.max", "1073741824"}},
+       255,
+       1024,
+       16},
+      {{"--memory-bytes=67108864"},
+       {{"/proc/self/cgroup", two}, {"/sys/fs/cgroup/memory.max", "1073741824"}},
+       64,
+       1024,
+       16},
+      // The smallest on the way up counts; half a processor is one.
+      {{},
+       {{"/proc/self/cgroup", nested},
+        {"/sys/fs/cgroup/pods/a/memory.max", "max"},
+        {"/sys/fs/cgroup/pods/memory.max", "536870912"},
+        {"/sys/fs/cgroup/memory.max", "max"},
+        {"/sys/fs/cgroup/pods/a/cpu.max", "50000 100000"}},
+       255,
+       512,
+       1},
+      // Version 1, shown as the root.
+      {{},
+       {{"/proc/self/cgroup", one},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"},
+        {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n"},
+        {"/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"}},
+       127,
+       256,
+       2},
+      {{},
+       {{"/proc/self/cgroup", one},
+        {"/sys/fs/cgroup/memory/pod/memory.limit_in_bytes", "9223372036854771712\n"},
+        {"/sys/fs/cgroup/cpu/pod/cpu.cfs_quota_us", "-1\n"},
+        {"/sys/fs/cgroup/cpu/pod/cpu.cfs_period_us", "100000\n"}},
+       208,
+       0,
+       16},
+      // Too little to share out.
+      {{}, {{"/proc/self/cgroup", two}, {"/sys/fs/cgroup/memory.max", "33554432"}}, 48, 32, 16},
+  };
+  for (const Row& row : rows) {
+    const absl::StatusOr<CommandLine> line = Load(row.arguments, {}, "", row.files);
+    INFO(fmt::format("arguments: {}  files: {}  {}", fmt::join(row.arguments, " "),
+                     fmt::join(row.files, " "), Error(line)));
+    REQUIRE(line.ok());
+    CHECK(line->config.memory_bytes / kMiB == row.memory);
+    CHECK(line->config.memory_limit_bytes / kMiB == row.limit);
+    CHECK(line->config.processors == row.processors);
+  }
+}
+
 struct Refused {
   std::vector<std::string> arguments;
   Environment environment;
@@ -375,6 +462,16 @@ TEST_CASE("what is wrong is named, with the limit and the next step") {
        "",
        "--desired-replicas-source=\"dns\": must be apiserver, file or none; correct it, or leave "
        "it out for the default (apiserver)"},
+      {{"--memory-limit-fraction=1"},
+       {},
+       "",
+       "--memory-limit-fraction=\"1\": must be a number from 0.05 to 0.9 with at most two digits "
+       "behind the point; correct it, or leave it out for the default (0.5)"},
+      {{"--memory-limit-fraction=0.95"},
+       {},
+       "",
+       "--memory-limit-fraction=\"0.95\": must be a number from 0.05 to 0.9 with at most two "
+       "digits behind the point; correct it, or leave it out for the default (0.5)"},
       // Wrong values.
       {{"--name=a b"},
        {},
@@ -462,7 +559,7 @@ TEST_CASE("what is wrong is named, with the limit and the next step") {
        {},
        "",
        "--memory-bytes=\"1000\": must be a whole number of bytes from 33554432 to 1099511627776; "
-       "correct it, or leave it out for the default (218103808)"},
+       "correct it, or leave it out for the default (208 MiB, or a fraction)"},
       {{"--initial-cluster-state=old"},
        {},
        "",

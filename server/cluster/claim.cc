@@ -8,6 +8,7 @@
 
 #include "proto/internal/peer.pb.h"
 #include "server/cluster/founding.h"
+#include "server/cluster/strange.h"
 #include "server/replica/forward.h"
 #include "storage/status.h"
 
@@ -15,17 +16,6 @@ namespace kv::cluster {
 namespace {
 
 namespace pb = kvd::internal;
-
-// No peer, or one that speaks another language.
-absl::Status Strange(std::string_view what) {
-  return MakeStatus(absl::StatusCode::kInvalidArgument, "{}", what);
-}
-
-template <typename Message>
-bool Parse(Message& message, std::string_view bytes) {
-  return bytes.size() <= INT32_MAX &&
-         message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
-}
 
 bool Share(const std::vector<std::string>& left, const std::vector<std::string>& right) {
   return std::ranges::any_of(left, [&right](const std::string& url) {
@@ -49,11 +39,7 @@ std::string EncodeClaim(const Claim& claim) {
 absl::StatusOr<Claim> DecodeClaim(std::string_view bytes) {
   pb::ClaimRequest message;
   if (!Parse(message, bytes)) return Strange("a claim that cannot be read");
-  if (message.protocol_max() < kProtocolMin || message.protocol_min() > kProtocolMax) {
-    return Strange(fmt::format("a claim in protocol {}..{}; this build speaks {}..{}",
-                               message.protocol_min(), message.protocol_max(), kProtocolMin,
-                               kProtocolMax));
-  }
+  RETURN_IF_ERROR(CheckProtocol("a claim", message));
   if (message.node_uuid().empty()) return Strange("a claim that names no disk");
   return Claim{.name = message.name(),
                .node_uuid = message.node_uuid(),

@@ -259,7 +259,8 @@ Command CheckCommand() {
   return {
       .name = "check",
       .group = "Other",
-      .summary = "Puts a load on the cluster and judges how it copes: perf, datascale",
+      .summary =
+          "Judges the cluster: its speed (perf), its memory (datascale), its health (cluster)",
       .children = {{.name = "perf",
                     .summary = "Whether the cluster takes 150, 1000, 8000 or 15000 puts per second",
                     .text = "PASS: more than nine tenths of the rate, no put slower than 500 ms, "
@@ -276,7 +277,8 @@ Command CheckCommand() {
                             "  kvctl check datascale --load m --metrics-url "
                             "http://127.0.0.1:2381/metrics",
                     .flags = std::move(datascale),
-                    .run = Datascale}}};
+                    .run = Datascale},
+                   CheckClusterCommand()}};
 }
 
 }  // namespace kv::kvctl

@@ -19,11 +19,12 @@ std::vector<Command> BrowseCommands();       // tree diff edit
 Command SnapshotCommand();                   // snapshot save|status|restore
 Command StatusCommand();                     // status
 Command TopCommand();                        // top
-Command CheckCommand();                      // check perf|datascale
-Command MirrorCommand();                     // make-mirror
-Command ImportCommand();                     // import
-Command ExportCommand();                     // export
-std::vector<Command> UtilityCommands();      // version completion options help
+Command CheckCommand();                      // check perf|datascale|cluster
+Command CheckClusterCommand();
+Command MirrorCommand();                 // make-mirror
+Command ImportCommand();                 // import
+Command ExportCommand();                 // export
+std::vector<Command> UtilityCommands();  // version completion options help
 
 // Everything, below a root without a name.
 const Command& Root();

@@ -177,6 +177,25 @@ class ToolsTest(unittest.TestCase):
             self.assertEqual(cluster.kvctl("check", kind, "--prefix=check/", check=False).returncode, 3)
         self.assertEqual(pairs(cluster, "check/"), {"check/mine": "precious"})
 
+    def test_a_whole_cluster_passes_its_check_and_one_that_lacks_a_member_fails(self):
+        with Cluster(3) as cluster:
+            cluster.start()
+            cluster.await_healthy()
+            result = cluster.kvctl("check", "cluster", "--members=3")
+            self.assertEqual(result.stdout.splitlines()[-1], "PASS", result.stdout)
+            self.assertEqual(result.stdout.count("PASS: read it at "), 3)
+            self.assertIn("PASS: a watcher heard of both\n", result.stdout)
+            self.assertEqual(pairs(cluster, "/kvctl-check-cluster/"), {})
+            result = cluster.kvctl("check", "cluster", "--members=4", check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("FAIL: 3 of 4 wanted members vote\n", result.stdout)
+            follower = next(m for m in cluster.members if m is not cluster.leader())
+            follower.kill()
+            result = cluster.kvctl("check", "cluster", check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertRegex(result.stdout, r"FAIL: no status of .* at 127\.0\.0\.1:")
+            self.assertEqual(result.stdout.splitlines()[-1], "FAIL")
+
     def test_top_counts_the_writes_between_two_looks(self):
         cluster = self.cluster
         process = subprocess.Popen(

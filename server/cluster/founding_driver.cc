@@ -6,12 +6,15 @@
 #include <utility>
 
 #include "server/cluster/hello.h"
+#include "server/cluster/join.h"
 #include "storage/status.h"
 
 namespace kv::cluster {
 namespace {
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(2);
+// The leader commits before it answers.
+constexpr absl::Duration kJoinTimeout = absl::Seconds(5);
 constexpr absl::Duration kReportInterval = absl::Seconds(10);
 
 }  // namespace
@@ -38,7 +41,9 @@ void FoundingDriver::Start(Done done) {
     Finish(absl::OkStatus());
     return;
   }
-  if (options_.list.size() > 1) {
+  if (options_.discovery) {
+    parts_.log("not a member yet; looking for the others");
+  } else if (options_.list.size() > 1) {
     std::vector<std::string_view> names;
     for (const Listed& listed : options_.list) names.push_back(listed.name);
     parts_.log(fmt::format(
@@ -69,9 +74,9 @@ void FoundingDriver::ServeHello(std::string request, Answer answer) {
     return;
   }
   if (hello->to_name != options_.name) {
-    answer.Answer(MakeStatus(absl::StatusCode::kNotFound,
-                             "the address belongs to \"{}\"; check --initial-cluster",
-                             options_.name));
+    answer.Answer(MakeStatus(absl::StatusCode::kNotFound, "the address belongs to \"{}\"; check {}",
+                             options_.name,
+                             options_.discovery ? "the names of the others" : "--initial-cluster"));
     return;
   }
   Carry(founding_.HelloAsked(hello->from));
@@ -102,7 +107,7 @@ void FoundingDriver::Tick() {
   if (finished_) return;
   Carry(founding_.Tick());
   if (finished_) return;
-  ReportMissing();
+  Report();
   const absl::Duration jitter =
       absl::Milliseconds(static_cast<int64_t>(parts_.runtime->Random() % 401));
   parts_.loop->PostAfter(absl::Milliseconds(800) + jitter, [this] { Tick(); });
@@ -119,6 +124,7 @@ void FoundingDriver::Carry(Founding::Output output, Answer answer) {
     }
   }
   if (output.refusal) answer.Answer(EncodeRefusal(*output.refusal));
+  AskOutside(output);
   for (Founding::Ask& ask : output.asks) Send(std::move(ask));
   if (output.halt) {
     Finish(MakeStatus(absl::StatusCode::kFailedPrecondition, "{}", *output.halt));
@@ -127,12 +133,33 @@ void FoundingDriver::Carry(Founding::Output output, Answer answer) {
   }
 }
 
-void FoundingDriver::Send(Founding::Ask ask) {
-  const Listed* to = nullptr;
-  for (const Listed& listed : options_.list) {
-    if (listed.name == ask.to) to = &listed;
+// What is asked outside answers once, from any thread, within its own time bound.
+void FoundingDriver::AskOutside(const Founding::Output& output) {
+  if (output.write_marker) {
+    parts_.marker->Write(*output.write_marker, [this, door = door_](absl::Status status) {
+      door->Post([this, status = std::move(status)] { Carry(founding_.MarkerWritten(status)); });
+    });
   }
-  const std::string& url = to->peer_urls[calls_++ % to->peer_urls.size()];
+  if (output.read_marker && !std::exchange(reading_marker_, true)) {
+    parts_.marker->Read([this, door = door_](absl::StatusOr<Marker> marker) {
+      door->Post([this, marker = std::move(marker)] {
+        reading_marker_ = false;
+        Carry(founding_.MarkerRead(marker));
+      });
+    });
+  }
+  if (!output.read_desired || std::exchange(reading_desired_, true)) return;
+  parts_.desired->Read([this, door = door_](DesiredCount desired) {
+    door->Post([this, desired = std::move(desired)] {
+      reading_desired_ = false;
+      Carry(founding_.DesiredRead(desired));
+    });
+  });
+}
+
+void FoundingDriver::Send(Founding::Ask ask) {
+  const Listed* to = founding_.Find(ask.to);
+  const std::string url = to->peer_urls[calls_++ % to->peer_urls.size()];
   const auto post = [this, door = door_](auto task) {
     return [door, task = std::move(task), this](absl::StatusOr<std::string> answer) mutable {
       door->Post([this, task = std::move(task), answer = std::move(answer)]() mutable {
@@ -165,15 +192,41 @@ void FoundingDriver::Send(Founding::Ask ask) {
       parts_.network->Call(url, kCommitCall, EncodeRecordRequest(*ask.record), kCallTimeout,
                            [](absl::StatusOr<std::string>) {});
       return;
+    case Founding::Ask::Kind::kJoin:
+      parts_.network->Call(url, kJoinCall, Encode(founding_.MakeJoinRequest()), kJoinTimeout,
+                           post([ask](FoundingDriver& self, absl::StatusOr<std::string> answer) {
+                             absl::StatusOr<JoinAnswer> decoded =
+                                 answer.ok() ? DecodeJoinAnswer(*answer) : answer.status();
+                             self.Carry(self.founding_.JoinAnswered(ask.to, decoded));
+                           }));
+      return;
   }
 }
 
-void FoundingDriver::ReportMissing() {
-  if (parts_.runtime->Uptime() - reported_ < kReportInterval) return;
-  reported_ = parts_.runtime->Uptime();
+void FoundingDriver::Halt(std::string sentence) {
+  founding_.Halt(std::move(sentence));
+  Report();
+}
+
+void FoundingDriver::Report() {
   const std::vector<std::string> missing = founding_.Missing();
+  const bool halted = !founding_.halted().empty();
+  if (parts_.stands) {
+    parts_.stands(halted ? State::kHalted : founding_.identity().state, missing);
+  }
+  // A contradiction is said at once, and whenever it becomes another one.
+  const bool news = halted && founding_.halted() != said_;
+  if (!news && parts_.runtime->Uptime() - reported_ < kReportInterval) return;
+  reported_ = parts_.runtime->Uptime();
+  said_ = founding_.halted();
   if (missing.empty()) return;
-  parts_.log(fmt::format("no cluster yet; waiting for: {}", fmt::join(missing, "; ")));
+  if (halted) {
+    parts_.warn(fmt::format("HALTED: {}", fmt::join(missing, "; ")));
+  } else {
+    parts_.log(fmt::format("{}; waiting for: {}",
+                           options_.discovery ? "not a member yet" : "no cluster yet",
+                           fmt::join(missing, "; ")));
+  }
 }
 
 void FoundingDriver::Finish(absl::Status status) {

@@ -1,5 +1,6 @@
 #include "server/cluster/hello.h"
 
+#include <fmt/format.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
@@ -65,6 +66,8 @@ pb::NodeState ToWire(State state) {
       return pb::MEMBER;
     case State::kRemoved:
       return pb::REMOVED;
+    case State::kHalted:
+      return pb::HALTED;
   }
   return pb::NODE_STATE_UNSPECIFIED;
 }
@@ -79,6 +82,8 @@ std::optional<State> FromWire(pb::NodeState state) {
       return State::kMember;
     case pb::REMOVED:
       return State::kRemoved;
+    case pb::HALTED:
+      return State::kHalted;
     default:
       return std::nullopt;
   }
@@ -152,6 +157,16 @@ std::string Hmac(std::string_view key, std::string_view text) {
   return {reinterpret_cast<const char*>(digest.data()), length};
 }
 
+std::string Text(const std::vector<Listed>& list) {
+  std::string text;
+  for (const Listed& listed : list) {
+    PutBytes(text, listed.name);
+    PutU32(text, static_cast<uint32_t>(listed.peer_urls.size()));
+    for (const std::string& url : listed.peer_urls) PutBytes(text, url);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string EncodeHello(const Hello& hello) {
@@ -210,13 +225,12 @@ absl::StatusOr<std::string> DecodeRefusal(std::string_view bytes) {
 std::string HashToken(std::string_view token) { return Hmac(token, "kvd initial cluster token"); }
 
 std::string HashConfiguration(std::string_view token, const std::vector<Listed>& list) {
-  std::string text = "kvd founding 1";
-  for (const Listed& listed : list) {
-    PutBytes(text, listed.name);
-    PutU32(text, static_cast<uint32_t>(listed.peer_urls.size()));
-    for (const std::string& url : listed.peer_urls) PutBytes(text, url);
-  }
-  return Hmac(token, text);
+  return Hmac(token, "kvd founding 1" + Text(list));
+}
+
+std::string HashSurvey(std::string_view token_hash, const std::vector<Listed>& slots,
+                       size_t founders) {
+  return Hmac(token_hash, fmt::format("kvd survey 1 {}", founders) + Text(slots));
 }
 
 }  // namespace kv::cluster

@@ -35,5 +35,8 @@ absl::StatusOr<std::string> DecodeRefusal(std::string_view bytes);
 std::string HashToken(std::string_view token);
 // Over all that founders must agree on: token, protocol, and the list.
 std::string HashConfiguration(std::string_view token, const std::vector<Listed>& list);
+// The same under discovery: the slots that are wanted, in their order, and how many of them found.
+std::string HashSurvey(std::string_view token_hash, const std::vector<Listed>& slots,
+                       size_t founders);
 
 }  // namespace kv::cluster

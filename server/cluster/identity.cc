@@ -12,6 +12,8 @@ namespace {
 constexpr char kKind[] = "identity";
 // Oldest format that can read what EncodeIdentity writes.
 constexpr uint32_t kMinimumReader = 1;
+// It ended before `formed` and `next_uuid`.
+constexpr uint32_t kFirstFormat = 1;
 
 bool IsUuid(std::string_view text) {
   return text.size() == 32 && std::ranges::all_of(text, [](char c) {
@@ -68,6 +70,12 @@ std::string_view FaultOf(const Identity& identity) {
   const bool has_ids = identity.cluster_id != 0 && identity.member_id != 0;
   const bool no_ids = identity.cluster_id == 0 && identity.member_id == 0;
   if (identity.record && identity.record->founders.empty()) return "a record without founders";
+  if (identity.formed && identity.state != State::kMember)
+    return "only a member's cluster is formed";
+  if (!identity.next_uuid.empty() &&
+      (identity.state != State::kRemoved || !IsUuid(identity.next_uuid))) {
+    return "a next uuid that cannot be";
+  }
   switch (identity.state) {
     case State::kBlank:
       return no_ids && !identity.record && !identity.data_laid ? "" : "a blank disk has no ids";
@@ -77,6 +85,8 @@ std::string_view FaultOf(const Identity& identity) {
       return has_ids ? "" : "a member without ids";
     case State::kRemoved:
       return has_ids ? "" : "a removed member without ids";
+    case State::kHalted:
+      break;
   }
   return "an unknown state";
 }
@@ -93,6 +103,8 @@ std::string_view ToString(State state) {
       return "MEMBER";
     case State::kRemoved:
       return "REMOVED";
+    case State::kHalted:
+      return "HALTED";
   }
   return "?";
 }
@@ -115,6 +127,8 @@ std::string EncodeIdentity(const Identity& identity) {
   PutU8(body, identity.data_laid ? 1 : 0);
   PutU8(body, identity.record ? 1 : 0);
   if (identity.record) PutFounding(body, *identity.record);
+  PutU8(body, identity.formed ? 1 : 0);
+  PutBytes(body, identity.next_uuid);
   return EncodeRecord(record);
 }
 
@@ -131,6 +145,10 @@ absl::StatusOr<Identity> DecodeIdentity(std::string_view bytes, std::string_view
   identity.name = std::string(reader.Bytes());
   identity.data_laid = reader.U8() != 0;
   if (reader.U8() != 0) identity.record = TakeFounding(reader);
+  if (record.format > kFirstFormat) {
+    identity.formed = reader.U8() != 0;
+    identity.next_uuid = std::string(reader.Bytes());
+  }
   std::string_view fault;
   // A newer format may append fields that this reader need not know.
   if (!reader.ok() || (record.format <= kIdentityFormat && !reader.AtEnd())) {

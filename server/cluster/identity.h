@@ -1,6 +1,8 @@
 // Who this disk is: the one record, `identity`, that survives everything else.
 //
 //   BLANK --prepare--> PROMISED(F) --commit--> MEMBER --removed--> REMOVED
+//      \------------- join granted -----------------^                  |
+//      ^---------------- under discovery: another uuid ---------------/
 //
 // A disk gets a random uuid when it is first opened and keeps it; cluster and member id come with
 // membership, are random and never used twice. So a disk that was emptied is another disk, and
@@ -23,7 +25,13 @@ class Env;
 
 namespace kv::cluster {
 
-enum class State { kBlank, kPromised, kMember, kRemoved };
+enum class State {
+  kBlank,
+  kPromised,
+  kMember,
+  kRemoved,
+  kHalted,  // Of a process, never of a disk: it saw a contradiction and does nothing more.
+};
 std::string_view ToString(State state);
 
 // A voter from the first day on.
@@ -42,7 +50,7 @@ struct FoundingRecord {
   // Counts the proposals of one coordinator's disk, so that a late copy of an older one is known.
   uint64_t attempt = 0;
   std::string token_hash;         // Of --initial-cluster-token.
-  std::vector<Founder> founders;  // By name; the first one proposed this.
+  std::vector<Founder> founders;  // By name, or by slot; the first one proposed this.
 
   const Founder* Find(std::string_view name) const;
   friend bool operator==(const FoundingRecord&, const FoundingRecord&) = default;
@@ -59,10 +67,15 @@ struct Identity {
   // member has not spoken yet and they are laid down again from `record`.
   bool data_laid = false;
   std::optional<FoundingRecord> record;  // PROMISED, and a MEMBER that founded.
+  // MEMBER: the marker said that this cluster is formed, so clients may be answered.
+  bool formed = false;
+  // REMOVED, under discovery: the uuid with which this disk begins anew. Chosen before anything is
+  // moved, so that a crash in between does not choose another.
+  std::string next_uuid;
   friend bool operator==(const Identity&, const Identity&) = default;
 };
 
-inline constexpr uint32_t kIdentityFormat = 1;
+inline constexpr uint32_t kIdentityFormat = 2;
 
 std::string EncodeIdentity(const Identity& identity);
 // `origin` names the bytes in errors (a path).

@@ -1,6 +1,11 @@
-// Several Foundings in a for-loop: their disks, and the requests and answers between them, which a
-// test delivers, drops, doubles and reorders at will. Crashes fall between any two effects of one
-// Output. After every step the laws of founding.h are checked; a broken one is in broken().
+// Several Foundings in a for-loop: their disks, the marker, and the requests and answers between
+// them, which a test delivers, drops, doubles and reorders at will. Crashes fall between any two
+// effects of one Output. After every step the laws of founding.h and forming.h are checked; a
+// broken one is in broken().
+//
+// A process is known by its key. Its name is the key up to a prime: a and a' are twins, two
+// processes that both believe to be a, on two disks; what is sent to a reaches the one that was
+// started last.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "server/cluster/forming.h"
 #include "server/cluster/founding.h"
 
 namespace kv::cluster {
@@ -28,7 +34,14 @@ class FoundingCluster {
   struct Flags {
     Names list;
     std::string token = "token";
+    enum class Mode { kList, kJoin, kCounted };  // kCounted: the slots kvd-0, kvd-1, …
+    Mode mode = Mode::kList;
+    size_t founders_max = 3;
+    bool marker = false;
+    bool alone = false;
+    bool reinitialize = false;
   };
+  enum class Outside { kNone, kReadMarker, kWriteMarker, kReadDesired };
   struct Packet {
     std::string from;
     std::string to;
@@ -36,8 +49,13 @@ class FoundingCluster {
     Standing standing;  // The speaker's, with a Hello.
     bool is_answer = false;
     bool is_failure = false;             // An answer of the network: nobody there.
-    std::optional<std::string> refusal;  // Answers to Prepare and Commit.
-    uint64_t life = 0;                   // Answers reach only the life that asked.
+    std::optional<std::string> refusal;  // Answers to Prepare, Commit and Join.
+    Outside outside = Outside::kNone;    // Instead of a request to another process.
+    std::optional<Marker> marker;        // What is to be written, or was read.
+    DesiredCount desired;                // What was read.
+    uint64_t cluster_id = 0;             // A grant: of what, to whom.
+    MemberId member_id = 0;
+    uint64_t life = 0;  // Answers reach only the life that asked.
   };
 
   explicit FoundingCluster(uint64_t seed) : random_(seed) {}
@@ -50,6 +68,14 @@ class FoundingCluster {
   void CrashAfter(const std::string& name, int effects) { effects_left_[name] = effects; }
   void Cut(const std::string& one, const std::string& other);
   void Heal() { cuts_.clear(); }
+
+  // What is outside. A source that is down answers with an error.
+  void SetDesired(DesiredCount desired) { desired_ = std::move(desired); }
+  void SetMarker(std::optional<Marker> marker);  // Nothing: down, until it is set or up again.
+  void MarkerUp() { marker_down_ = false; }
+  // The strict law of founding.h does not hold: foundings of one, or of changing numbers.
+  void LetMarkerDecide() { marker_decides_ = true; }
+  const Marker& marker() const { return marker_; }
 
   void Tick(const std::string& name);
   void Deliver(size_t packet);  // Takes it out of packets().
@@ -68,19 +94,34 @@ class FoundingCluster {
   std::vector<std::string> TakeEvents();
   const std::string& broken() const { return broken_; }
   size_t clusters_with_members() const { return members_of_.size(); }
+  // Clusters that could acknowledge a write.
+  size_t clusters_that_served() const { return served_.size(); }
+  bool Serves(const std::string& name) const;
 
  private:
   struct Process {
     Flags flags;
     std::unique_ptr<Founding> founding;
+    std::unique_ptr<Forming> forming;  // Once it is a member, where there is a marker.
     uint64_t life = 0;
   };
 
+  static std::string SlotOf(const std::string& key) { return key.substr(0, key.find('\'')); }
+  std::string KeyOf(const std::string& name) const;
+  FoundingOptions OptionsOf(const std::string& name, const Flags& flags) const;
+  void AskOutside(const std::string& name, Outside outside, std::optional<Marker> marker);
+  void AnswerOutside(Packet packet);
+  void TellOutside(const Packet& packet);
+  void TickForming(const std::string& name);
+  void CarryForming(const std::string& name, Forming::Output output);
+  void AnswerJoin(const Packet& packet);
+  bool CanCommit(uint64_t cluster_id) const;
   void Fail(const Packet& packet);
   bool Effect(const std::string& name);
   void Carry(const std::string& name, Founding::Output output, const Packet* asked);
   void Persist(const std::string& name, const Identity& identity);
-  void CheckStep(const Identity& before, const Identity& after);
+  void NoteHalt(const std::string& name);
+  void CheckStep(const Identity& before, const Identity& after, bool discovers, bool uses_marker);
   Standing StandingOf(const Process& process) const { return process.founding->standing(); }
 
   raft::SplitMix64 random_;
@@ -96,9 +137,19 @@ class FoundingCluster {
   std::string broken_;
 
   // What ever was, across all disks.
-  std::map<uint64_t, std::set<std::string>> promised_by_;  // Cluster id → uuids.
-  std::map<uint64_t, FoundingRecord> members_of_;          // Cluster ids that gained a member.
-  std::set<std::string> wiped_;                            // Uuids.
+  std::map<uint64_t, std::set<std::string>> promised_by_;       // Cluster id → uuids.
+  std::map<uint64_t, FoundingRecord> members_of_;               // Cluster ids that gained a member.
+  std::set<std::string> wiped_;                                 // Uuids.
+  std::map<uint64_t, std::map<std::string, MemberId>> joined_;  // Cluster id → uuids.
+  std::set<uint64_t> served_;
+  std::set<uint64_t> marked_;  // What the marker ever named.
+  bool marker_decides_ = false;
+  bool forgotten_ = false;  // A person, or a setting, gave a served cluster up.
+
+  DesiredCount desired_{.kind = DesiredCount::Kind::kCount, .count = 3, .first = 0, .reason = {}};
+  Marker marker_{.phase = Marker::Phase::kNone, .cluster_id = 0, .version = "0"};
+  uint64_t marker_version_ = 0;
+  bool marker_down_ = false;
 };
 
 }  // namespace kv::cluster

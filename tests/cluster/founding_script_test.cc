@@ -1,6 +1,13 @@
 // The vocabulary of tests/cluster/scripts: bare foundings and the packets between them.
 //
 //   start NAME… [list=a,b,c] [token=T]   starts processes (list defaults to the last one given)
+//     join=a,b,c | slots                 under discovery: by a list in its order, or by kvd-0,
+//     kvd-1, … [marker] [alone] [reinitialize] [founders=3]
+//                                        a name with a prime (a') is a twin: another disk of that
+//                                        name
+//   desired N | unknown | denied | ending
+//   marker none | down | up              a person sets it, it cannot be reached, it can
+//   serves                               who may acknowledge a write
 //   stop NAME…                           ends them; what they had in flight stays in flight
 //   wipe NAME…                           a stopped process gets a blank disk
 //   crash-after NAME N                   NAME dies after N more effects (writes, answers, requests)
@@ -80,24 +87,79 @@ class Vocabulary {
     if (line.command == "packets") return Packets();
     if (line.command == "disks") return Disks();
     if (line.command == "missing") return Missing(line.args.at(0));
+    if (line.command == "desired") return SetDesired(line.args.at(0));
+    if (line.command == "marker") return SetMarker(line.args.at(0));
+    if (line.command == "serves") return Serves();
     return "unknown command: " + line.command + "\n";
   }
 
+  using Flags = FoundingCluster::Flags;
+
+  // Settings are those of the last start, unless some are given.
   std::string Start(const ScriptLine& line) {
-    FoundingCluster::Flags flags;
-    const std::string list = line.Get("list", list_);
-    list_ = list;
-    flags.token = line.Get("token", "token");
-    for (size_t begin = 0; begin <= list.size();) {
-      const size_t end = std::min(list.find(',', begin), list.size());
-      flags.list.push_back(list.substr(begin, end - begin));
-      begin = end + 1;
+    const std::set<std::string> words(line.args.begin(), line.args.end());
+    const auto has = [&words](const char* word) { return words.contains(word); };
+    const std::string list = line.Get("list", "");
+    const std::string join = line.Get("join", "");
+    if (!list.empty() || !join.empty() || has("slots")) {
+      flags_ = Flags{.list = Split(list + join)};
+      flags_.mode = has("slots")   ? Flags::Mode::kCounted
+                    : join.empty() ? Flags::Mode::kList
+                                   : Flags::Mode::kJoin;
+      flags_.founders_max = std::stoul(line.Get("founders", "3"));
+      flags_.marker = has("marker");
+      flags_.reinitialize = has("reinitialize");
     }
+    flags_.token = line.Get("token", "token");
+    flags_.alone = has("alone");
     for (const std::string& name : line.args) {
-      cluster_.Start(name, flags);
+      if (kSettings.contains(name)) continue;
+      cluster_.Start(name, flags_);
       names_.insert(name);
     }
     return "";
+  }
+
+  static std::vector<std::string> Split(const std::string& list) {
+    std::vector<std::string> parts;
+    for (size_t begin = 0; begin <= list.size();) {
+      const size_t end = std::min(list.find(',', begin), list.size());
+      parts.push_back(list.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    return parts;
+  }
+
+  std::string SetDesired(const std::string& what) {
+    DesiredCount desired;
+    if (what == "unknown") {
+      desired.reason = "it does not answer";
+    } else if (what == "denied") {
+      desired.kind = DesiredCount::Kind::kDenied;
+      desired.reason = "forbidden";
+    } else if (what == "ending") {
+      desired.kind = DesiredCount::Kind::kEnding;
+    } else {
+      desired.kind = DesiredCount::Kind::kCount;
+      desired.count = std::stoull(what);
+    }
+    cluster_.SetDesired(desired);
+    return "";
+  }
+
+  std::string SetMarker(const std::string& what) {
+    if (what == "none") cluster_.SetMarker(Marker());
+    if (what == "down") cluster_.SetMarker(std::nullopt);
+    if (what == "up") cluster_.MarkerUp();
+    return "";
+  }
+
+  std::string Serves() {
+    std::string out;
+    for (const std::string& name : names_) {
+      if (cluster_.Serves(name)) out += name + "\n";
+    }
+    return out.empty() ? "nobody\n" : out;
   }
 
   std::string RunRounds(int rounds) {
@@ -178,7 +240,9 @@ class Vocabulary {
 
   FoundingCluster cluster_{1};
   std::set<std::string> names_;
-  std::string list_ = "a,b,c";
+  static inline const std::set<std::string> kSettings = {"slots", "marker", "alone",
+                                                         "reinitialize"};
+  Flags flags_{.list = {"a", "b", "c"}};
 };
 
 TEST_CASE("founding does what the scripts say") {

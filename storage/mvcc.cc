@@ -11,9 +11,7 @@ namespace kv {
 namespace {
 
 constexpr std::string_view kFormatNote = "format";
-constexpr std::string_view kHeadNote = "head";
 constexpr std::string_view kCompactionNote = "compaction";
-constexpr std::string_view kCountsNote = "counts";  // The revision that the run table is of.
 
 // The history that opening after a crash must pass to bring persisted counts up to date is at most
 // this long, or eight times the rows that persisting them writes.

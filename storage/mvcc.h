@@ -45,6 +45,10 @@ struct Head {
 
   friend bool operator==(const Head&, const Head&) = default;
 };
+// Notes (keys.h) that others who lay a state down must know: the head, and the revision that the
+// persisted counts are of.
+inline constexpr std::string_view kHeadNote = "head";
+inline constexpr std::string_view kCountsNote = "counts";
 std::string EncodeHead(const Head& head);
 absl::StatusOr<Head> DecodeHead(std::string_view bytes);
 

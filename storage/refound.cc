@@ -36,7 +36,7 @@ absl::Status RegrantLeases(Database& database, const DatabaseView& data, Index i
 
 absl::Status Mvcc::Refound(Database& database, const Refounding& refounding) {
   const std::shared_ptr<const DatabaseView> data = database.View();
-  ASSIGN_OR_RETURN(const std::optional<std::string> bytes, data->Get(NoteKey("head")));
+  ASSIGN_OR_RETURN(const std::optional<std::string> bytes, data->Get(NoteKey(kHeadNote)));
   if (!bytes) {
     return MakeStatus(absl::StatusCode::kDataLoss,
                       "the state database does not say how far it is applied");
@@ -49,17 +49,17 @@ absl::Status Mvcc::Refound(Database& database, const Refounding& refounding) {
   if (refounding.mark_compacted) head.compacted = head.revision;
 
   WriteSet writes;
-  writes.Put(NoteKey("head"), EncodeHead(head));
+  writes.Put(NoteKey(kHeadNote), EncodeHead(head));
   for (const auto& [name, value] : refounding.notes) writes.Put(NoteKey(name), value);
   // The runs of live keys are of the last revision, which has another number now. Were they older,
   // opening the state would make them anew.
-  ASSIGN_OR_RETURN(const std::optional<std::string> counts, data->Get(NoteKey("counts")));
+  ASSIGN_OR_RETURN(const std::optional<std::string> counts, data->Get(NoteKey(kCountsNote)));
   std::string last;
   PutU64(last, static_cast<uint64_t>(before));
   if (counts == last) {
     std::string now;
     PutU64(now, static_cast<uint64_t>(head.revision));
-    writes.Put(NoteKey("counts"), now);
+    writes.Put(NoteKey(kCountsNote), now);
   }
   RETURN_IF_ERROR(database.Write(writes, Sync::kNo));
   RETURN_IF_ERROR(RegrantLeases(database, *data, refounding.applied.index));

@@ -148,9 +148,8 @@ absl::Duration Arguments::Duration(std::string_view flag) const {
   return absl::ParseDuration(String(flag), &value) ? value : absl::ZeroDuration();
 }
 
-std::vector<std::string> Arguments::Strings(std::string_view flag) const {
+std::vector<std::string> SplitAtCommas(std::string_view text) {
   std::vector<std::string> parts;
-  std::string_view text = String(flag);
   while (!text.empty()) {
     size_t comma = text.find(',');
     std::string_view part = text.substr(0, comma);
@@ -160,6 +159,10 @@ std::vector<std::string> Arguments::Strings(std::string_view flag) const {
     text = comma == std::string_view::npos ? "" : text.substr(comma + 1);
   }
   return parts;
+}
+
+std::vector<std::string> Arguments::Strings(std::string_view flag) const {
+  return SplitAtCommas(String(flag));
 }
 
 // One pass over the words.

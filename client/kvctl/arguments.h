@@ -32,6 +32,9 @@ struct Flag {
   std::vector<std::string_view> choices = {};  // For completion.
 };
 
+// Without the spaces around the parts, and without empty ones.
+std::vector<std::string> SplitAtCommas(std::string_view text);
+
 class Arguments;
 
 struct Command {

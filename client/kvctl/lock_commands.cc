@@ -14,6 +14,7 @@
 
 #include "client/kvctl/commands.h"
 #include "client/kvctl/program.h"
+#include "client/kvctl/requests.h"
 #include "client/kvctl/session.h"
 #include "client/lease_keeper.h"
 #include "client/watcher.h"
@@ -242,7 +243,7 @@ Heard Follow(const Stay& stay, pb::WatchCreateRequest request, Until until) {
 void Observe(const Stay& stay, const std::string& name) {
   pb::RangeRequest oldest;
   oldest.set_key(name + '/');
-  oldest.set_range_end(name + static_cast<char>('/' + 1));
+  oldest.set_range_end(PrefixEnd(oldest.key()));
   oldest.set_sort_target(pb::RangeRequest::CREATE);
   oldest.set_sort_order(pb::RangeRequest::ASCEND);
   oldest.set_limit(1);

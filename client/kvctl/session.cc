@@ -269,11 +269,7 @@ std::unique_ptr<client::Client> Session::Connect(const std::string& endpoint) co
 absl::StatusOr<std::unique_ptr<client::Client>> Session::ConnectElsewhere(
     const Arguments& arguments, const std::string& endpoints, std::string_view prefix) const {
   client::Options options;
-  for (std::string_view rest = endpoints; !rest.empty();) {
-    const size_t comma = rest.find(',');
-    if (comma != 0) options.endpoints.emplace_back(rest.substr(0, comma));
-    rest = comma == std::string_view::npos ? "" : rest.substr(comma + 1);
-  }
+  options.endpoints = SplitAtCommas(endpoints);
   if (absl::Status status = AddTls(arguments, std::string(prefix), options); !status.ok()) {
     return status;
   }

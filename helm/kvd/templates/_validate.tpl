@@ -1,0 +1,36 @@
+{{/* What the schema cannot say; each failure is a sentence with the next step. */}}
+{{- define "kvd.validate" -}}
+{{- $v := .Values -}}
+{{- $replicas := int64 $v.replicaCount -}}
+{{- if and (gt $replicas 0) (eq (mod $replicas 2) 0) (not $v.allowEvenReplicas) -}}
+{{- fail (printf "replicaCount=%d: an even number survives no more losses than %d would; choose an odd one, or set allowEvenReplicas=true" $replicas (sub $replicas 1)) -}}
+{{- end -}}
+{{- if and (gt $replicas (int64 $v.membership.maxVoters)) (not $v.membership.standbyLearners) -}}
+{{- fail (printf "replicaCount=%d is more than membership.maxVoters=%d; raise the second, or set membership.standbyLearners=true for pods that stay learners" $replicas (int64 $v.membership.maxVoters)) -}}
+{{- end -}}
+{{- if lt (int64 $v.raft.electionTimeout) (mul 5 (int64 $v.raft.heartbeatInterval)) -}}
+{{- fail (printf "raft.electionTimeout=%d must be at least 5 times raft.heartbeatInterval=%d" (int64 $v.raft.electionTimeout) (int64 $v.raft.heartbeatInterval)) -}}
+{{- end -}}
+{{- $needed := add (include "kvd.seconds" $v.shutdown.quorumGuardMaxWait | int64) (include "kvd.seconds" $v.shutdown.delay | int64) (include "kvd.seconds" $v.shutdown.drainTimeout | int64) 30 -}}
+{{- if lt (int64 $v.terminationGracePeriodSeconds) $needed -}}
+{{- fail (printf "terminationGracePeriodSeconds=%d is shorter than shutdown.quorumGuardMaxWait + delay + drainTimeout + 30 s = %d; raise it, or lower those" (int64 $v.terminationGracePeriodSeconds) $needed) -}}
+{{- end -}}
+{{- if and $v.persistence.enabled (ne (toString $v.storage.quotaBackendBytes) "") -}}
+{{- $size := include "kvd.bytes" $v.persistence.size | int64 -}}
+{{- $quota := include "kvd.quota" . | int64 -}}
+{{- if gt (add (mul 2 $quota) 1073741824) $size -}}
+{{- fail (printf "storage.quotaBackendBytes=%v needs a volume of at least twice that and 1Gi, and persistence.size=%v; raise the second or lower the first" $v.storage.quotaBackendBytes $v.persistence.size) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.membership.desiredReplicas.source "apiserver") (not $v.rbac.create) (not $v.serviceAccount.name) -}}
+{{- fail "membership.desiredReplicas.source=apiserver needs the right to get the StatefulSet: leave rbac.create=true, or name a serviceAccount that has it, or choose source=file" -}}
+{{- end -}}
+{{- if and $v.bootstrap.token $v.bootstrap.tokenSecret.name -}}
+{{- fail "bootstrap.token and bootstrap.tokenSecret.name are both given; leave one out" -}}
+{{- end -}}
+{{- range $key, $_ := $v.config -}}
+{{- if has $key (list "name" "data-dir" "initial-cluster" "initial-cluster-state" "join" "kubernetes-statefulset" "kubernetes-namespace" "kubernetes-peer-service" "listen-client-urls" "listen-peer-urls" "listen-metrics-urls") -}}
+{{- fail (printf "config.%s is set by the chart, whose Services and probes rely on it; leave it out" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

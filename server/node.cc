@@ -89,6 +89,10 @@ void Node::Start(absl::AnyInvocable<void(absl::Status) &&> started) {
 
 void Node::Answer(absl::Status status) {
   if (started_ == nullptr) return;
+  const bool contradiction = status.code() == absl::StatusCode::kFailedPrecondition ||
+                             status.code() == absl::StatusCode::kDataLoss;
+  if (config_.discovery && contradiction) return Halt(std::string(Message(status)));
+  if (status.ok()) SetStanding(cluster::State::kMember, {});
   auto started = std::move(started_);
   started_ = nullptr;
   std::move(started)(std::move(status));
@@ -101,7 +105,7 @@ void Node::TakeLock() {
   if (locked.ok()) {
     absl::Status status = ReadWhoThisIs();
     if (status.ok()) status = TakeUpRestore();
-    if (status.ok() && config_.disk_taken) status = config_.disk_taken();
+    if (status.ok()) status = OpenPorts();
     if (!status.ok()) {
       Answer(std::move(status));
     } else {
@@ -130,6 +134,11 @@ void Node::TakeLock() {
   });
 }
 
+absl::Status Node::OpenPorts() {
+  if (std::exchange(ports_open_, true) || !config_.disk_taken) return absl::OkStatus();
+  return config_.disk_taken();
+}
+
 absl::Status Node::ReadWhoThisIs() {
   const std::string path = Path("identity");
   ASSIGN_OR_RETURN(std::optional<cluster::Identity> identity, cluster::ReadIdentity(env_, path));
@@ -148,8 +157,15 @@ absl::Status Node::ReadWhoThisIs() {
     identity->node_uuid = cluster::MakeNodeUuid(high, low);
   }
   identity_ = *std::move(identity);
+  RETURN_IF_ERROR(CheckSlot());
   switch (identity_.state) {
+    case cluster::State::kHalted:
+      break;  // Never on a disk.
     case cluster::State::kRemoved:
+      if (config_.discovery) {
+        ChooseNextUuid();
+        break;
+      }
       return Refuse(
           fmt::format("this member was removed from its cluster and cannot come back: member={:x} "
                       "cluster={:x}; empty {} and add it as a new one with \"kvctl member add {}\"",
@@ -247,6 +263,7 @@ absl::Status Node::FoundFromBackup() {
 
 // A crash between the grant and the first files leaves a member that does not know the others.
 bool Node::MustClaim() const {
+  if (config_.discovery) return false;
   if (identity_.state == cluster::State::kBlank) return config_.initial_cluster_exists;
   return identity_.state == cluster::State::kMember && !identity_.data_laid && !identity_.record;
 }
@@ -298,30 +315,63 @@ absl::Status Node::TakeRecord(cluster::ClaimAnswer answer) {
 }
 
 void Node::Found() {
+  MakeDriver();
+  driver_->Start([this](absl::Status founded) {
+    loop_->AssertCurrent();
+    OnFounded(std::move(founded));
+  });
+}
+
+void Node::OnFounded(absl::Status founded) {
+  if (stopping_) return;
+  identity_ = driver_->identity();
+  if (driver_->joined()) joined_ = *driver_->joined();
+  if (founded.ok()) founded = OpenMember();
+  if (founded.ok() && forming_ && !forming_->formed()) return;  // Form answers.
+  Answer(std::move(founded));
+}
+
+void Node::MakeDriver() {
   cluster::FoundingDriver::Parts parts{
       .runtime = &runtime_,
       .network = &network_,
       .loop = loop_.get(),
       .env = env_,
       .identity_path = Path("identity"),
+      .desired = config_.desired,
+      .marker = config_.marker,
       .log = [this](std::string_view line) { Log(LineLevel::kInfo, line); },
-      .leader = [this] { return replica_ ? replica_->leader() : MemberId{0}; }};
+      .warn = [this](std::string_view line) { Log(LineLevel::kWarn, line); },
+      .leader = [this] { return replica_ ? replica_->leader() : MemberId{0}; },
+      .begin_anew =
+          [this] {
+            // The driver is on the stack, and will be another one.
+            loop_->Post([this] {
+              loop_->AssertCurrent();
+              BeginAnew();
+            });
+          },
+      .stands = [this](cluster::State state,
+                       const std::vector<std::string>& waits) { SetStanding(state, waits); }};
+  driver_ =
+      std::make_unique<cluster::FoundingDriver>(std::move(parts), MakeFoundingOptions(), identity_);
+}
+
+cluster::FoundingOptions Node::MakeFoundingOptions() const {
   cluster::FoundingOptions options{.name = config_.name,
                                    .list = config_.initial_cluster,
+                                   .discovery = config_.discovery,
+                                   .peer_urls = config_.peer_urls,
                                    .client_urls = config_.client_urls,
                                    .token_hash = cluster::HashToken(config_.initial_cluster_token),
-                                   .config_hash = cluster::HashConfiguration(
-                                       config_.initial_cluster_token, config_.initial_cluster),
-                                   .version = config_.version};
-  driver_ =
-      std::make_unique<cluster::FoundingDriver>(std::move(parts), std::move(options), identity_);
-  driver_->Start([this](absl::Status founded) {
-    loop_->AssertCurrent();
-    if (stopping_) return;
-    identity_ = driver_->identity();
-    if (founded.ok()) founded = OpenMember();
-    Answer(std::move(founded));
-  });
+                                   .config_hash = {},
+                                   .version = config_.version,
+                                   .machine_version = kMachineVersion};
+  if (!config_.discovery) {
+    options.config_hash =
+        cluster::HashConfiguration(config_.initial_cluster_token, config_.initial_cluster);
+  }
+  return options;
 }
 
 absl::StatusOr<std::unique_ptr<LogStore>> Node::OpenLog(bool create) {
@@ -522,6 +572,7 @@ absl::Status Node::OpenMember() {
       config_.state_check_interval);
   state_check_->Start();
   WatchLater();
+  if (config_.discovery) Form();
   return absl::OkStatus();
 }
 
@@ -668,11 +719,14 @@ void Node::OnClaim(const cluster::Claim& claim, absl::Duration deadline, ClaimCa
 void Node::EndAsRemoved() {
   MARK("node.ends_as_removed");
   identity_.state = cluster::State::kRemoved;
+  identity_.formed = false;
+  if (config_.discovery) ChooseNextUuid();
   const absl::Status written = cluster::WriteIdentity(env_, Path("identity"), identity_);
   config_.fatal(fmt::format(
       "this member was removed from its cluster: member={:x} cluster={:x}; it will not start again "
-      "from {}{}",
-      identity_.member_id, identity_.cluster_id, config_.data_dir,
+      "{}{}{}",
+      identity_.member_id, identity_.cluster_id, config_.discovery ? "as this one in " : "from ",
+      config_.data_dir,
       written.ok() ? "" : fmt::format(" (which could not be noted: {})", Message(written))));
 }
 
@@ -681,7 +735,7 @@ void Node::Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped) {
     loop_->AssertCurrent();
     stopping_ = true;
     stopped_ = std::move(stopped);
-    if (!replica_) {
+    if (!replica_ || halted_) {
       Close();
       return;
     }

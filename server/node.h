@@ -11,6 +11,7 @@
 //   <data>/identity    who this disk is (server/cluster/identity.h)
 //   <data>/member/     log/ (with log/FLOOR), STATE, state-N/, incoming/, outgoing/
 //   <data>/restore/    a backup that the first start founds a cluster from (storage/restore.h)
+//   <data>/removed-*/  under discovery: what a removed member held, until the disk votes again
 #pragma once
 
 #include <cstdint>
@@ -26,6 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/cluster/claim_driver.h"
+#include "server/cluster/forming.h"
 #include "server/cluster/founding_driver.h"
 #include "server/kv/kv_machine.h"
 #include "server/kv/lease_keeper.h"
@@ -34,6 +36,7 @@
 #include "server/replica/replica.h"
 #include "server/replica/runtime.h"
 #include "server/state_check.h"
+#include "storage/mutex.h"
 #include "storage/restore.h"
 
 namespace rocksdb {
@@ -54,6 +57,12 @@ struct NodeConfig {
   std::vector<cluster::Listed> initial_cluster;  // By name; holds `name`.
   std::string initial_cluster_token;
   bool initial_cluster_exists = false;
+  // Instead of initial_cluster: the members find each other. A contradiction then does not end the
+  // process, which stays up as HALTED.
+  std::optional<cluster::Discovery> discovery;
+  // Null: nobody says. Both outlive the node.
+  cluster::DesiredSource* desired = nullptr;
+  cluster::MarkerStore* marker = nullptr;
   std::vector<std::string> peer_urls;    // Where the others find this member.
   std::vector<std::string> client_urls;  // Where clients find it.
   std::string version;                   // Of this build, for Hello.
@@ -80,6 +89,14 @@ struct NodeConfig {
   LeaseMetrics lease_metrics;
 };
 
+// How a member stands towards its cluster, for people.
+struct NodeStanding {
+  cluster::State state = cluster::State::kBlank;
+  // What is waited for before clients are answered, a sentence each, with names and reasons; when
+  // halted, the contradiction. Empty: nothing.
+  std::vector<std::string> waits;
+};
+
 class Node {
  public:
   // All three outlive the node; what the network brings later is answered with "stopping".
@@ -90,7 +107,8 @@ class Node {
   Node& operator=(const Node&) = delete;
 
   // `started` is called once, on the node's loop: OK when replica() and machine() may be used; a
-  // refusal otherwise. Not called when the node is stopped or destroyed first.
+  // refusal otherwise. Not called when the node is stopped or destroyed first. Under discovery a
+  // refusal that is a contradiction halts instead (standing()), and OK waits for the marker.
   void Start(absl::AnyInvocable<void(absl::Status) &&> started);
 
   // Hands leadership over, answers what is in flight for at most `drain`, writes the floor; then
@@ -103,10 +121,14 @@ class Node {
   LeaseKeeper& leases() { return *leases_; }
   const cluster::Identity& identity() const { return identity_; }
 
+  // At any time, from any thread.
+  NodeStanding standing() const;
+
  private:
 #define KV_NODE_LOOP ABSL_EXCLUSIVE_LOCKS_REQUIRED(*loop_)
   void TakeLock() KV_NODE_LOOP;
   absl::Status ReadWhoThisIs() KV_NODE_LOOP;
+  absl::Status OpenPorts() KV_NODE_LOOP;
   absl::Status CheckMember() const KV_NODE_LOOP;
   absl::Status TakeUpRestore() KV_NODE_LOOP;
   absl::Status FoundFromBackup() KV_NODE_LOOP;
@@ -115,6 +137,21 @@ class Node {
   void Join() KV_NODE_LOOP;
   absl::Status TakeRecord(cluster::ClaimAnswer answer) KV_NODE_LOOP;
   void Found() KV_NODE_LOOP;
+  void MakeDriver() KV_NODE_LOOP;
+  void OnFounded(absl::Status founded) KV_NODE_LOOP;
+  cluster::FoundingOptions MakeFoundingOptions() const;
+
+  // Discovery (node_discovery.cc).
+  absl::Status CheckSlot() const KV_NODE_LOOP;
+  void ChooseNextUuid() KV_NODE_LOOP;
+  void BeginAnew() KV_NODE_LOOP;
+  absl::Status PutAside() KV_NODE_LOOP;
+  void RemoveOldCopies() KV_NODE_LOOP;
+  void Form() KV_NODE_LOOP;
+  void CarryForming(cluster::Forming::Output output) KV_NODE_LOOP;
+  void Halt(std::string sentence) KV_NODE_LOOP;
+  void SetStanding(cluster::State state, std::vector<std::string> waits);
+
   absl::Status OpenMember() KV_NODE_LOOP;
   absl::Status LayDown() KV_NODE_LOOP;
   absl::Status LayDownState(Position at) KV_NODE_LOOP;
@@ -158,6 +195,14 @@ class Node {
   bool published_ = false;  // What this start says of the member's addresses is in the log.
   raft::Members joined_;    // What the claim was answered with.
   std::optional<PendingRestore> restore_;  // The state is to begin with this.
+  bool halted_ = false;
+  bool ports_open_ = false;
+  bool copies_gone_ = false;                   // There is no removed-* (any more).
+  std::optional<absl::Duration> form_said_;    // When it was last said why clients wait.
+  std::unique_ptr<cluster::Forming> forming_;  // Where there is a marker.
+
+  mutable Mutex standing_mutex_;
+  NodeStanding standing_ ABSL_GUARDED_BY(standing_mutex_);
 
   std::unique_ptr<Loop> work_loop_;  // Outlives the machine, which posts to it.
   std::unique_ptr<KvMachine> machine_;

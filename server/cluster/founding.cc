@@ -120,6 +120,11 @@ Founding::Output Founding::Tick() {
   Output output;
   if (founded() || (!halted_.empty() && !lost_)) return output;
   ++round_;
+  if (identity_.state == State::kRemoved) {
+    AskOutside(output);
+    output.begin_anew = IsWantedAgain();
+    return output;
+  }
   for (auto& [name, peer] : peers_) {
     std::erase_if(peer.answers,
                   [this](const auto& answer) { return answer.first + kRoundsKept <= round_; });
@@ -135,6 +140,12 @@ Founding::Output Founding::Tick() {
     ProposeIfAllAnswered(output);
   }
   return output;
+}
+
+// Whom a person removed is asked for by a person; only a count says by itself that a slot is
+// wanted.
+bool Founding::IsWantedAgain() const {
+  return options_.discovery && options_.discovery->counts_slots() && InSurvey(options_.name);
 }
 
 void Founding::AskOutside(Output& output) {
@@ -290,8 +301,10 @@ std::vector<const Standing*> Founding::Members() const {
 
 bool Founding::MetMembers(Output& output) {
   const std::vector<const Standing*> members = Members();
-  if (members.empty()) return false;
-  waits_.join.clear();
+  if (members.empty()) {
+    waits_.join.clear();
+    return false;
+  }
   lost_ = false;
   halted_ = ContradictionAmong(members);
   if (halted_.empty()) AskToJoin(members, output);
@@ -352,6 +365,7 @@ void Founding::AskToJoin(const std::vector<const Standing*>& members, Output& ou
     return;
   }
   joining_ = true;
+  if (waits_.join.empty()) waits_.join = fmt::format("\"{}\" to take this disk in", member.name);
   output.asks.push_back({.kind = Ask::Kind::kJoin, .to = member.name, .round = 0, .record = {}});
 }
 
@@ -751,10 +765,22 @@ Standing Founding::standing() const {
   return standing;
 }
 
+std::string Founding::WhyRemoved() const {
+  const std::string was = fmt::format("member {} was removed from cluster {}",
+                                      Id(identity_.member_id), Id(identity_.cluster_id));
+  if (!options_.discovery || !options_.discovery->counts_slots()) {
+    return fmt::format("{}; to join again, start with an empty data directory", was);
+  }
+  if (!waits_.desired.empty()) return fmt::format("{}; {}", was, waits_.desired);
+  return fmt::format("{}; \"{}\" is wanted again when there are more than {} members", was,
+                     options_.name, survey_.size());
+}
+
 std::vector<std::string> Founding::Missing() const {
   if (!halted_.empty()) return {halted_};
   std::vector<std::string> missing;
   if (founded()) return missing;
+  if (identity_.state == State::kRemoved) return {WhyRemoved()};
   const bool met = !Members().empty();
   for (const std::string& wait : {waits_.desired, waits_.join}) {
     if (!wait.empty()) missing.push_back(wait);

@@ -130,6 +130,8 @@ class Founding {
     std::optional<Marker> write_marker;  // Answered by MarkerWritten.
     bool read_marker = false;            // Answered by MarkerRead.
     bool read_desired = false;           // Answered by DesiredRead.
+    // This removed disk's slot is wanted: it is to become a blank one. Nothing else is asked.
+    bool begin_anew = false;
     // With a list, this process must not go on: a sentence with the reason and the next step.
     std::optional<std::string> halt;
   };
@@ -218,6 +220,8 @@ class Founding {
   bool MarkerAllows() const;
   bool IsMarkedAsFormed() const;
   bool IsTotalLoss();
+  bool IsWantedAgain() const;
+  std::string WhyRemoved() const;
   FoundingRecord MakeRecord(std::vector<Founder> founders);
   void AskPromises(Output& output);
   void FoundIfAllPromised(Output& output);

@@ -37,12 +37,12 @@ void FoundingDriver::Start(Done done) {
   Handle(kHelloCall, &FoundingDriver::ServeHello);
   Handle(kPrepareCall, &FoundingDriver::ServePrepare);
   Handle(kCommitCall, &FoundingDriver::ServeCommit);
-  if (founding_.founded()) {
+  if (founding_.founded() && founding_.halted().empty()) {
     Finish(absl::OkStatus());
     return;
   }
   if (options_.discovery) {
-    parts_.log("not a member yet; looking for the others");
+    if (founding_.halted().empty()) parts_.log("not a member yet; looking for the others");
   } else if (options_.list.size() > 1) {
     std::vector<std::string_view> names;
     for (const Listed& listed : options_.list) names.push_back(listed.name);
@@ -104,9 +104,9 @@ void FoundingDriver::ServeCommit(std::string request, Answer answer) {
 }
 
 void FoundingDriver::Tick() {
-  if (finished_) return;
+  if (IsDone()) return;
   Carry(founding_.Tick());
-  if (finished_) return;
+  if (IsDone()) return;
   Report();
   const absl::Duration jitter =
       absl::Milliseconds(static_cast<int64_t>(parts_.runtime->Random() % 401));
@@ -128,8 +128,12 @@ void FoundingDriver::Carry(Founding::Output output, Answer answer) {
   for (Founding::Ask& ask : output.asks) Send(std::move(ask));
   if (output.halt) {
     Finish(MakeStatus(absl::StatusCode::kFailedPrecondition, "{}", *output.halt));
-  } else if (founding_.founded()) {
+  } else if (founding_.founded() && founding_.halted().empty()) {
     Finish(absl::OkStatus());
+  }
+  if (output.begin_anew) {
+    finished_ = true;
+    parts_.begin_anew();
   }
 }
 
@@ -204,9 +208,17 @@ void FoundingDriver::Send(Founding::Ask ask) {
 }
 
 void FoundingDriver::Halt(std::string sentence) {
+  const bool ticks = done_ != nullptr;
   founding_.Halt(std::move(sentence));
-  Report();
+  if (finished_ && !ticks) {
+    Tick();
+  } else {
+    Report();
+  }
 }
+
+// A contradiction is said again and again, also by who was a member already.
+bool FoundingDriver::IsDone() const { return finished_ && founding_.halted().empty(); }
 
 void FoundingDriver::Report() {
   const std::vector<std::string> missing = founding_.Missing();

@@ -40,6 +40,9 @@ class FoundingDriver {
     std::function<void(std::string_view line)> log;
     std::function<void(std::string_view line)> warn;
     std::function<MemberId()> leader;  // A hint for Hello; 0: none known.
+    // The removed disk is to become a blank one (Founding::Output::begin_anew); the driver does
+    // nothing more.
+    std::function<void()> begin_anew;
     // Called about once a second until the disk is a member: how it stands, and what is waited for.
     std::function<void(State state, const std::vector<std::string>& waits)> stands;
   };
@@ -75,6 +78,7 @@ class FoundingDriver {
   void Send(Founding::Ask ask);
   void AskOutside(const Founding::Output& output);
   void Report();
+  bool IsDone() const;
   void Finish(absl::Status status);
 
   const Parts parts_;

@@ -130,6 +130,23 @@ TEST_CASE("members of two clusters halt whoever sees both") {
   CHECK_FALSE(founding.JoinAnswered("a", GrantOf(7, 99)).persist.has_value());
 }
 
+TEST_CASE("all wanted slots are asked, not only those that found") {
+  FoundingOptions options = OptionsOf("a");
+  options.discovery->founders_max = 2;
+  Founding founding(options, BlankDisk(0xa), 1);
+  FoundingOptions other = OptionsOf("b");
+  other.discovery->founders_max = 2;
+  const Standing blank = Founding(other, BlankDisk(0xb), 2).standing();
+  for (uint64_t round = 1; round <= 5; ++round) {
+    founding.Tick();
+    founding.HelloAnswered("b", round, blank);
+  }
+  // c may be a member, for all that is known.
+  CHECK(founding.identity().state == State::kBlank);
+  REQUIRE(founding.Missing().size() == 1);
+  CHECK(Contains(founding.Missing().front(), "c (http://c:1): no answer yet"));
+}
+
 TEST_CASE("a member on a copy of this disk halts") {
   Founding founding(OptionsOf("c"), BlankDisk(0xa), 1);
   founding.Tick();

@@ -37,13 +37,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* Of an object: name (with a suffix), namespace, labels, annotations. */}}
+{{/* Of an object, from (root, suffix of its name, annotations, labels), the last two if it has any. */}}
 {{- define "kvd.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ include "kvd.fullname" $root }}{{ index . 1 }}
 namespace: {{ include "kvd.namespace" $root }}
 labels:
   {{- include "kvd.labels" $root | nindent 2 }}
+  {{- if gt (len .) 3 }}{{ with index . 3 }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}{{ end }}
 {{- $annotations := $root.Values.commonAnnotations -}}
 {{- if gt (len .) 2 }}{{ $annotations = merge (deepCopy (index . 2)) $annotations }}{{ end }}
 {{- with $annotations }}

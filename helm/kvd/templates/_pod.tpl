@@ -79,7 +79,7 @@ spec:
           valueFrom:
             secretKeyRef:
               name: {{ $v.bootstrap.tokenSecret.name | default (printf "%s-bootstrap" $name) }}
-              key: {{ $v.bootstrap.tokenSecret.name | ternary $v.bootstrap.tokenSecret.key "token" }}
+              key: {{ ternary $v.bootstrap.tokenSecret.key "token" (ne $v.bootstrap.tokenSecret.name "") }}
         {{- end }}
         {{- with $v.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -102,9 +102,6 @@ spec:
         - {name: data, mountPath: /var/lib/kvd}
         - {name: config, mountPath: /etc/kvd, readOnly: true}
         - {name: tmp, mountPath: /tmp}
-        {{- if ne $v.membership.desiredReplicas.source "apiserver" }}
-        - {name: topology, mountPath: /etc/kvd/topology, readOnly: true}
-        {{- end }}
         {{- if include "kvd.speaks" . }}
         - {name: apiserver, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
         {{- end }}
@@ -119,15 +116,16 @@ spec:
       projected:
         sources:
           - configMap: {name: {{ $name }}}
+          {{- if ne $v.membership.desiredReplicas.source "apiserver" }}
+          - configMap:
+              name: {{ $name }}-topology
+              items: [{key: replicas, path: topology/replicas}]
+          {{- end }}
     - name: tmp
       emptyDir: {}
     {{- if not $v.persistence.enabled }}
     - name: data
       emptyDir: {}
-    {{- end }}
-    {{- if ne $v.membership.desiredReplicas.source "apiserver" }}
-    - name: topology
-      configMap: {name: {{ $name }}-topology}
     {{- end }}
     {{- if include "kvd.speaks" . }}
     - name: apiserver

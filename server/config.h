@@ -102,6 +102,7 @@ struct Config {
   std::vector<ListedMember> initial_cluster;  // Sorted by name; empty under discovery.
   std::string initial_cluster_token = "kvd-cluster";
   bool initial_cluster_exists = false;  // --initial-cluster-state=existing
+  bool initial_cluster_is_new = false;  // --initial-cluster-state=new was said, not assumed.
 
   DiscoveryConfig discovery;
   StopConfig stop;

@@ -159,6 +159,7 @@ std::vector<Flag> UsedFlags() {
        kCluster, "new",
        [](std::string_view text, Config& config) {
          config.initial_cluster_exists = text == "existing";
+         config.initial_cluster_is_new = text == "new";
          return text == "new" || text == "existing" ? absl::OkStatus()
                                                     : Wrong("must be new or existing");
        }},

@@ -367,6 +367,7 @@ cluster::FoundingOptions Node::MakeFoundingOptions() const {
                                    .config_hash = {},
                                    .version = config_.version,
                                    .machine_version = kMachineVersion};
+  if (options.discovery) options.discovery->has_marker = config_.marker != nullptr;
   if (!config_.discovery) {
     options.config_hash =
         cluster::HashConfiguration(config_.initial_cluster_token, config_.initial_cluster);

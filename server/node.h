@@ -60,7 +60,7 @@ struct NodeConfig {
   // Instead of initial_cluster: the members find each other. A contradiction then does not end the
   // process, which stays up as HALTED.
   std::optional<cluster::Discovery> discovery;
-  // Null: nobody says. Both outlive the node.
+  // Null: nobody says, and there is none (Discovery::has_marker follows). Both outlive the node.
   cluster::DesiredSource* desired = nullptr;
   cluster::MarkerStore* marker = nullptr;
   std::vector<std::string> peer_urls;    // Where the others find this member.

@@ -105,7 +105,7 @@ void Node::RemoveOldCopies() {
 void Node::Form() {
   if (stopping_ || halted_) return;
   RemoveOldCopies();
-  if (config_.marker != nullptr && config_.discovery->has_marker) {
+  if (config_.marker != nullptr) {
     if (!forming_) {
       forming_ = std::make_unique<cluster::Forming>(identity_.cluster_id, identity_.formed);
     }

@@ -40,6 +40,37 @@ std::vector<std::string> Texts(const std::vector<Url>& urls) {
   return texts;
 }
 
+cluster::Discovery MakeDiscovery(const Config& config) {
+  cluster::Discovery discovery;
+  for (const ListedMember& listed : config.discovery.join) {
+    discovery.slots.push_back({.name = listed.name, .peer_urls = Texts(listed.peer_urls)});
+  }
+  discovery.slot_prefix = config.discovery.statefulset;
+  discovery.slot_urls =
+      [service = config.discovery.peer_service, name_space = config.discovery.kubernetes_namespace,
+       port = config.initial_advertise_peer_urls.front().port](const std::string& name) {
+        return std::vector<std::string>{
+            fmt::format("http://{}.{}.{}.svc:{}", name, service, name_space, port)};
+      };
+  discovery.founders_max = config.discovery.max_founders;
+  discovery.may_found_alone = config.initial_cluster_is_new;
+  discovery.reinitialize = config.discovery.reinitialize;
+  return discovery;
+}
+
+// The setting that says it.
+std::string WhereTheOthersAre(const Config& config) {
+  if (!config.discovery.statefulset.empty()) {
+    return fmt::format("kubernetes-statefulset={}", config.discovery.statefulset);
+  }
+  const bool joins = !config.discovery.join.empty();
+  std::vector<std::string_view> names;
+  for (const ListedMember& listed : joins ? config.discovery.join : config.initial_cluster) {
+    names.push_back(listed.name);
+  }
+  return fmt::format("{}={}", joins ? "join" : "initial-cluster", fmt::join(names, ","));
+}
+
 void OpenLog(const Config& config) {
   std::shared_ptr<spdlog::logger> logger;
   if (config.log_output == LogOutput::kStdout) {
@@ -152,6 +183,7 @@ NodeConfig Server::Running::MakeNodeConfig() {
   }
   node.initial_cluster_token = config_.initial_cluster_token;
   node.initial_cluster_exists = config_.initial_cluster_exists;
+  if (config_.discovery.on()) node.discovery = MakeDiscovery(config_);
   node.peer_urls = Texts(config_.initial_advertise_peer_urls);
   node.client_urls = Texts(config_.advertise_client_urls);
   node.version = std::string(api::kKvdVersion);
@@ -299,16 +331,13 @@ Server::Server(Config config, std::function<void()> ended) {
   RaiseFileLimit();
   for (const std::string& warning : config.warnings) spdlog::warn("{}", warning);
   for (const std::string& note : config.debug_notes) spdlog::debug("{}", note);
-  std::vector<std::string_view> founders;
-  for (const ListedMember& listed : config.initial_cluster) founders.push_back(listed.name);
-  spdlog::info("kvd {}: name={} data-dir={} client={} peer={} admin={} initial-cluster={}",
-               api::kKvdVersion, config.name, config.data_dir,
-               fmt::join(Texts(config.listen_client_urls), ","),
+  spdlog::info("kvd {}: name={} data-dir={} client={} peer={} admin={} {}", api::kKvdVersion,
+               config.name, config.data_dir, fmt::join(Texts(config.listen_client_urls), ","),
                fmt::join(Texts(config.listen_peer_urls), ","),
                config.listen_metrics_urls.empty()
                    ? "off"
                    : fmt::format("{}", fmt::join(Texts(config.listen_metrics_urls), ",")),
-               fmt::join(founders, ","));
+               WhereTheOthersAre(config));
   running_ = std::make_unique<Running>(std::move(config), std::move(ended));
 }
 

@@ -152,7 +152,13 @@ void FoundingDriver::AskOutside(const Founding::Output& output) {
       });
     });
   }
-  if (!output.read_desired || std::exchange(reading_desired_, true)) return;
+  if (!output.read_desired) return;
+  if (parts_.desired == nullptr) {
+    DesiredCount unknown;
+    unknown.reason = "there is nobody to ask";
+    return Carry(founding_.DesiredRead(unknown));
+  }
+  if (std::exchange(reading_desired_, true)) return;
   parts_.desired->Read([this, door = door_](DesiredCount desired) {
     door->Post([this, desired = std::move(desired)] {
       reading_desired_ = false;

@@ -64,7 +64,6 @@ class Slots {
     config.discovery.emplace();
     config.discovery->slot_prefix = "kvd";
     config.discovery->slot_urls = UrlsOf;
-    config.discovery->has_marker = true;
     config.desired = &desired;
     config.marker = &marker;
     config.initial_cluster_token = "token";

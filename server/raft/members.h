@@ -87,7 +87,7 @@ enum class MemberGuard : uint8_t {
   kNone,
   kAllActive,     // Every voter answers the leader.
   kQuorumActive,  // Without a target that answers, the rest still has a majority that does.
-  kCaughtUp,      // Every target holds nine tenths of the leader's log.
+  kCaughtUp,      // Every target that is to vote holds nine tenths of the leader's log.
 };
 
 // Members that are not named stay as they are.

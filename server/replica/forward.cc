@@ -235,6 +235,7 @@ std::string Encode(const MemberRecord& record) {
   for (const std::string& url : record.client_urls) message.add_client_urls(url);
   message.set_node_uuid(record.node_uuid);
   message.set_joins_as_voter(record.joins_as_voter);
+  message.set_kept(record.kept);
   return message.SerializeAsString();
 }
 
@@ -245,7 +246,8 @@ std::optional<MemberRecord> DecodeMemberRecord(std::string_view bytes) {
                       .peer_urls = {message.peer_urls().begin(), message.peer_urls().end()},
                       .client_urls = {message.client_urls().begin(), message.client_urls().end()},
                       .node_uuid = message.node_uuid(),
-                      .joins_as_voter = message.joins_as_voter()};
+                      .joins_as_voter = message.joins_as_voter(),
+                      .kept = message.kept()};
 }
 
 }  // namespace kv

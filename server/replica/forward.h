@@ -78,6 +78,7 @@ struct MemberRecord {
   std::vector<std::string> client_urls;
   std::string node_uuid;        // Empty until a disk has claimed the record.
   bool joins_as_voter = false;  // Gets its vote once it has started: a learner until then.
+  bool kept = false;            // Came by itself: the leader promotes, replaces and removes it.
   friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
 };
 std::string Encode(const MemberRecord& record);

@@ -19,6 +19,12 @@ bool Names(const raft::MemberChange& change, MemberId id) {
   return std::ranges::find(change.targets, id, &raft::MemberTarget::id) != change.targets.end();
 }
 
+bool MakesVoter(const raft::MemberChange& change, MemberId id) {
+  return std::ranges::any_of(change.targets, [id](const raft::MemberTarget& target) {
+    return target.id == id && target.fate == raft::MemberFate::kVoter;
+  });
+}
+
 // Whether the leader `self` finds the other members in the shape that the change asks for.
 raft::ChangeRefusal CheckGuard(const raft::MemberChange& change, MemberId self, Index last_index,
                                const raft::Members& members,
@@ -54,7 +60,7 @@ raft::ChangeRefusal CheckGuard(const raft::MemberChange& change, MemberId self, 
       return std::ranges::all_of(
                  followers,
                  [&](const raft::FollowerStatus& follower) {
-                   return !Names(change, follower.id) ||
+                   return !MakesVoter(change, follower.id) ||
                           (follower.active && follower.match >= last_index - last_index / 10);
                  })
                  ? raft::ChangeRefusal::kNone

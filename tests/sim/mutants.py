@@ -26,6 +26,8 @@ DIRECTED = {
     "raft.snapshot_forgets_outgoing",
     "replica.recover_by_index_alone",
 }
+# What a leader does about members by itself has scripts and an explorer of its own.
+UPKEEP = ("join.", "upkeep.", "permit.")
 
 
 def children_seconds():
@@ -36,7 +38,8 @@ def children_seconds():
 def kill(name):
     """How many seeds it took, by what, and what was said; nothing: it lives."""
     before = children_seconds()
-    for killer in (by_directed_test, by_simulation)[:: 1 if name in DIRECTED else -1]:
+    directed = name in DIRECTED or name.startswith(UPKEEP)
+    for killer in (by_directed_test, by_simulation)[:: 1 if directed else -1]:
         if killed := killer(name):
             seeds, by, what = killed
             return seeds, by, children_seconds() - before, what
@@ -55,7 +58,7 @@ def by_simulation(name):
 
 
 def by_directed_test(name):
-    for test in ("raft_rules_sim", "replica_recovery_sim", "raft_explore_test"):
+    for test in ("upkeep_test", "raft_rules_sim", "replica_recovery_sim", "raft_explore_test"):
         tried = subprocess.run([BIN / test], capture_output=True, text=True,
                                env={**os.environ, "KVD_MUTANT": name})
         if tried.returncode != 0:

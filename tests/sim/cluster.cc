@@ -318,7 +318,8 @@ void Cluster::MakeMember(Host& host) {
                                .member_id = host.id,
                                .name = host.name,
                                .data_laid = true,
-                               .record = std::nullopt}));
+                               .record = std::nullopt,
+                               .next_uuid = {}}));
 }
 
 void Cluster::CalmLoops() {

@@ -9,7 +9,6 @@
 
 #include "server/node.h"
 #include "storage/files.h"
-#include "storage/mark.h"
 #include "storage/status.h"
 
 namespace kv {
@@ -54,7 +53,6 @@ void Node::ChooseNextUuid() {
 // done again by the next start: member/ is gone before the disk calls itself blank.
 void Node::BeginAnew() {
   if (stopping_ || halted_) return;
-  MARK("node.begins_anew");
   absl::Status done = PutAside();
   if (done.ok()) {
     cluster::Identity blank;
@@ -159,7 +157,6 @@ void Node::CarryForming(cluster::Forming::Output output) {
 void Node::Halt(std::string sentence) {
   if (halted_) return;
   halted_ = true;
-  MARK("node.halts");
   if (replica_) replica_->Stop(absl::ZeroDuration(), [] {});
   if (absl::Status opened = OpenPorts(); !opened.ok()) {
     started_ = nullptr;

@@ -26,8 +26,12 @@ DIRECTED = {
     "raft.snapshot_forgets_outgoing",
     "replica.recover_by_index_alone",
 }
-# What a leader does about members by itself has scripts and an explorer of its own.
-UPKEEP = ("join.", "upkeep.", "permit.")
+# These rules have scripts and explorers of their own: what a leader does about members by itself,
+# and how members find each other, where kvsim's clusters are founded by a list, in calm.
+EXPLORED_APART = ("join.", "upkeep.", "permit.", "founding.", "forming.")
+
+DIRECTED_TESTS = ("upkeep_test", "founding_rules_sim", "raft_rules_sim", "replica_recovery_sim",
+                  "raft_explore_test")
 
 
 def children_seconds():
@@ -38,7 +42,7 @@ def children_seconds():
 def kill(name):
     """How many seeds it took, by what, and what was said; nothing: it lives."""
     before = children_seconds()
-    directed = name in DIRECTED or name.startswith(UPKEEP)
+    directed = name in DIRECTED or name.startswith(EXPLORED_APART)
     for killer in (by_directed_test, by_simulation)[:: 1 if directed else -1]:
         if killed := killer(name):
             seeds, by, what = killed
@@ -58,7 +62,7 @@ def by_simulation(name):
 
 
 def by_directed_test(name):
-    for test in ("upkeep_test", "raft_rules_sim", "replica_recovery_sim", "raft_explore_test"):
+    for test in DIRECTED_TESTS:
         tried = subprocess.run([BIN / test], capture_output=True, text=True,
                                env={**os.environ, "KVD_MUTANT": name})
         if tried.returncode != 0:

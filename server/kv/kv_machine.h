@@ -40,7 +40,7 @@ class TxnResponse;
 namespace kv {
 
 // What this build understands: a command with a greater min_version stops the member.
-inline constexpr uint32_t kMachineVersion = 2;
+inline constexpr uint32_t kMachineVersion = 3;
 
 struct KvMachineOptions {
   rocksdb::Env* env = nullptr;

@@ -34,6 +34,18 @@ bool MayGrow(const CommandView& command) {
          HoldsPut(txn);
 }
 
+void SetPermit(const StopPermit& permit, kvd::internal::StopPermit* message) {
+  message->set_member_id(permit.member);
+  message->set_boot_epoch(permit.boot_epoch);
+  message->set_unknown_reason(permit.unknown_reason);
+}
+
+StopPermit GetPermit(const kvd::internal::StopPermit& message) {
+  return {.member = message.member_id(),
+          .boot_epoch = message.boot_epoch(),
+          .unknown_reason = message.unknown_reason()};
+}
+
 }  // namespace
 
 bool Maintenance::Raised(int32_t type) const {
@@ -61,6 +73,7 @@ std::string Encode(const Maintenance& state) {
     out->set_member_id(alarm.member);
   }
   message.set_downgrade_target(state.downgrade_target);
+  if (state.permit) SetPermit(*state.permit, message.mutable_permit());
   return message.SerializeAsString();
 }
 
@@ -72,7 +85,34 @@ std::optional<Maintenance> DecodeMaintenance(std::string_view bytes) {
     state.alarms.push_back({.type = alarm.type(), .member = alarm.member_id()});
   }
   state.downgrade_target = message.downgrade_target();
+  if (message.has_permit()) {
+    state.permit = GetPermit(message.permit());
+  }
   return state;
+}
+
+std::string StopPermitCommand(const StopPermit& permit, bool given_back) {
+  kvd::internal::StopPermit body;
+  SetPermit(permit, &body);
+  body.set_given_back(given_back);
+  return EncodeCommand(kvd::internal::STOP_PERMIT, body.SerializeAsString(), kStopPermitVersion);
+}
+
+Reply DoStopPermit(Maintenance& state, const kvd::internal::StopPermit& request, Revision) {
+  const StopPermit permit = GetPermit(request);
+  if (request.given_back()) {
+    const bool held = state.permit && state.permit->member == permit.member &&
+                      state.permit->boot_epoch == permit.boot_epoch;
+    if (held || MUTANT("permit.any_is_given_back")) state.permit.reset();
+    return {};
+  }
+  if (state.permit && state.permit->member != permit.member && !MUTANT("permit.overwritten")) {
+    return {.status = MakeStatus(absl::StatusCode::kFailedPrecondition,
+                                 "member {:x} has the permit to stop", state.permit->member),
+            .body = {}};
+  }
+  state.permit = permit;
+  return {};
 }
 
 Reply DoAlarm(Maintenance& state, const AlarmRequest& request, Revision revision) {
@@ -122,6 +162,7 @@ absl::Status CheckAlarms(const Maintenance& state, const CommandView& command) {
   switch (command.kind) {
     case kvd::internal::ALARM:
     case kvd::internal::DOWNGRADE:
+    case kvd::internal::STOP_PERMIT:
     case kvd::internal::CLUSTER_VERSION:
     case kvd::internal::LEASE_CHECKPOINT:  // Changes no key; renewals wait for it.
       return absl::OkStatus();

@@ -1,5 +1,5 @@
-// What operators and members leave in the machine beside the keys: alarms, and the version that a
-// downgrade aims at. Plain values; what changes them is a command like any other.
+// What operators and members leave in the machine beside the keys: alarms, the version that a
+// downgrade aims at, and who may stop. Plain values; what changes them is a command like any other.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,16 @@ class AlarmRequest;
 class DowngradeRequest;
 }  // namespace etcdserverpb
 
+namespace kvd::internal {
+class StopPermit;
+}
+
 namespace kv {
 
 // The machine version that knows ALARM and DOWNGRADE commands.
 inline constexpr uint32_t kMaintenanceVersion = 2;
+// The one that knows STOP_PERMIT commands.
+inline constexpr uint32_t kStopPermitVersion = 3;
 
 // Clients choose types and members of the alarms that they raise: there are no more than this.
 inline constexpr size_t kAlarmsMax = 256;
@@ -33,9 +39,18 @@ struct RaisedAlarm {
   friend auto operator<=>(const RaisedAlarm&, const RaisedAlarm&) = default;
 };
 
+// Of a member that stops and is expected back.
+struct StopPermit {
+  MemberId member = 0;
+  uint64_t boot_epoch = 0;  // Of the start that may end.
+  bool unknown_reason = false;
+  friend bool operator==(const StopPermit&, const StopPermit&) = default;
+};
+
 struct Maintenance {
-  std::vector<RaisedAlarm> alarms;  // Sorted, without repeats.
-  std::string downgrade_target;     // "3.6.0"; empty: none was begun.
+  std::vector<RaisedAlarm> alarms;   // Sorted, without repeats.
+  std::string downgrade_target;      // "3.6.0"; empty: none was begun.
+  std::optional<StopPermit> permit;  // One at a time.
 
   bool Raised(int32_t type) const;  // By any member.
   bool Raised(const RaisedAlarm& alarm) const;
@@ -48,6 +63,12 @@ std::optional<Maintenance> DecodeMaintenance(std::string_view bytes);
 
 // The command that raises it.
 std::string RaiseAlarmCommand(const RaisedAlarm& alarm);
+
+// The command that gives the permit, or gives it back.
+std::string StopPermitCommand(const StopPermit& permit, bool given_back);
+
+// Refused while another member has one. What is given back and not held is nothing.
+Reply DoStopPermit(Maintenance& state, const kvd::internal::StopPermit& request, Revision revision);
 
 // Each changes `state` and answers as etcd does; `revision` is the header's.
 Reply DoAlarm(Maintenance& state, const etcdserverpb::AlarmRequest& request, Revision revision);

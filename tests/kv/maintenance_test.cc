@@ -104,5 +104,38 @@ TEST_CASE("one downgrade at a time") {
   CHECK(fixture.machine().maintenance().downgrade_target.empty());
 }
 
+TEST_CASE("one permit to stop at a time, which outlives a crash and is given back by name") {
+  MachineFixture fixture;
+  const auto permit = [&fixture](MemberId member, uint64_t boot_epoch, bool given_back) {
+    kvd::internal::StopPermit request;
+    request.set_member_id(member);
+    request.set_boot_epoch(boot_epoch);
+    request.set_given_back(given_back);
+    return fixture.Do(kvd::internal::STOP_PERMIT, request).status;
+  };
+  const auto held = [&fixture] { return fixture.machine().maintenance().permit; };
+  CHECK(permit(7, 3, false).ok());
+  CHECK(permit(9, 1, false).code() == absl::StatusCode::kFailedPrecondition);
+  fixture.CrashAndRecover();
+  CHECK(held() == StopPermit{.member = 7, .boot_epoch = 3});
+  // Late words of another start, or of another member, change nothing.
+  CHECK(permit(7, 2, true).ok());
+  CHECK(permit(9, 3, true).ok());
+  CHECK(held() == StopPermit{.member = 7, .boot_epoch = 3});
+  // Its next start, which crashed before it could give the first one back.
+  CHECK(permit(7, 4, false).ok());
+  CHECK(permit(7, 4, true).ok());
+  CHECK_FALSE(held());
+  CHECK(permit(9, 1, false).ok());
+}
+
+TEST_CASE("a permit to stop is given under every alarm") {
+  MachineFixture fixture;
+  REQUIRE(fixture.Do(ALARM, AlarmOf(AlarmRequest::ACTIVATE, etcdserverpb::CORRUPT, 9)).status.ok());
+  kvd::internal::StopPermit request;
+  request.set_member_id(7);
+  CHECK(fixture.Do(kvd::internal::STOP_PERMIT, request).status.ok());
+}
+
 }  // namespace
 }  // namespace kv

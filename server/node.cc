@@ -62,6 +62,7 @@ Node::~Node() {
   door_->Close();
   loop_->Stop();
   state_check_.reset();
+  keeper_.reset();
   claim_.reset();
   driver_.reset();
   if (leases_) leases_->Close();
@@ -435,7 +436,8 @@ raft::Members Node::FirstMembers() const {
     members.records[founder.member_id] = Encode(MemberRecord{.name = founder.name,
                                                              .peer_urls = founder.peer_urls,
                                                              .client_urls = founder.client_urls,
-                                                             .node_uuid = founder.node_uuid});
+                                                             .node_uuid = founder.node_uuid,
+                                                             .kept = config_.founders_are_kept});
   }
   std::ranges::sort(members.voters);
   return members;
@@ -572,9 +574,37 @@ absl::Status Node::OpenMember() {
                         .log = [this](std::string_view line) { Log(LineLevel::kWarn, line); }},
       config_.state_check_interval);
   state_check_->Start();
+  KeepMembers();
   WatchLater();
   if (config_.discovery) Form();
   return absl::OkStatus();
+}
+
+void Node::KeepMembers() {
+  cluster::Standing self{.name = config_.name,
+                         .node_uuid = identity_.node_uuid,
+                         .state = identity_.state,
+                         .cluster_id = identity_.cluster_id,
+                         .member_id = identity_.member_id,
+                         .boot_epoch = identity_.boot_epoch,
+                         .record = identity_.record,
+                         .token_hash = cluster::HashToken(config_.initial_cluster_token),
+                         .config_hash = {},
+                         .version = config_.version,
+                         .peer_urls = config_.peer_urls,
+                         .client_urls = config_.client_urls};
+  keeper_ = std::make_unique<MemberKeeper>(
+      MemberKeeper::Parts{.runtime = &runtime_,
+                          .network = &network_,
+                          .replica = replica_.get(),
+                          .machine = machine_.get(),
+                          .loop = loop_.get(),
+                          .desired = config_.count_decides ? config_.desired : nullptr,
+                          .log = [this](std::string_view line) { Log(LineLevel::kInfo, line); }},
+      MemberKeeper::Options{.upkeep = config_.upkeep,
+                            .poll_interval = config_.desired_poll_interval,
+                            .self = std::move(self)});
+  keeper_->Start();
 }
 
 // What the membership is to remember of this member. Peer URLs are said once a start: after that an
@@ -601,7 +631,7 @@ void Node::WatchLater() {
 void Node::Watch() {
   if (stopping_) return;
   const ReplicaStatus status = replica_->Status();
-  if (status.standing.removed) {
+  if (status.standing.removed || keeper_->removed()) {
     EndAsRemoved();
     return;
   }
@@ -609,6 +639,7 @@ void Node::Watch() {
   if (!changing_ && status.standing.role == raft::Role::kLeader) {
     GiveVote(status.standing.members);
   }
+  if (!changing_) keeper_->Tick();
   WatchLater();
 }
 

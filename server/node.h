@@ -31,6 +31,7 @@
 #include "server/cluster/founding_driver.h"
 #include "server/kv/kv_machine.h"
 #include "server/kv/lease_keeper.h"
+#include "server/member_keeper.h"
 #include "server/replica/caller.h"
 #include "server/replica/door.h"
 #include "server/replica/replica.h"
@@ -77,6 +78,11 @@ struct NodeConfig {
 
   absl::Duration state_check_interval = absl::Minutes(1);
 
+  cluster::UpkeepOptions upkeep;
+  bool count_decides = true;  // False: how many are wanted is asked for the founding only.
+  absl::Duration desired_poll_interval = absl::Seconds(10);  // Of the leader.
+  bool founders_are_kept = false;  // What this node founds, the leader looks after by itself.
+
   OpenDatabase open_database;  // RocksDB under the node's Env when empty.
   // Asked once the directory is locked and says who this is, before anybody is spoken to: the place
   // to open ports. May be empty.
@@ -114,6 +120,14 @@ class Node {
   // Hands leadership over, answers what is in flight for at most `drain`, writes the floor; then
   // `stopped`, on a loop of the node's. Any thread, once; in any state.
   void Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped);
+
+  // Once started; for this process's end. Empty: it may end now, or it was removed. Otherwise what
+  // is waited for, or an error because nobody could be asked: ask again. Any thread; `done` on a
+  // loop of the node's.
+  void AskPermit(cluster::PermitReason reason, MemberKeeper::Answered done) {
+    keeper_->AskPermit(reason, std::move(done));
+  }
+  void Leave(MemberKeeper::Answered done) { keeper_->Leave(std::move(done)); }
 
   // Once started.
   Replica& replica() { return *replica_; }
@@ -159,6 +173,7 @@ class Node {
   KvMachineOptions MachineOptions();
   ReplicaMetrics WatchedMetrics();
   void KeepLeases() KV_NODE_LOOP;
+  void KeepMembers() KV_NODE_LOOP;
   raft::Members FirstMembers() const KV_NODE_LOOP;
   std::string Record(const raft::Members& members) const KV_NODE_LOOP;
   using ClaimCaller = Caller<absl::StatusOr<std::string>>;
@@ -211,6 +226,7 @@ class Node {
   std::unique_ptr<LeaseKeeper> leases_;
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<StateCheck> state_check_;
+  std::unique_ptr<MemberKeeper> keeper_;
   std::unique_ptr<cluster::ClaimDriver> claim_;
   std::unique_ptr<cluster::FoundingDriver> driver_;
   std::unique_ptr<Loop> loop_;

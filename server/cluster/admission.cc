@@ -54,7 +54,7 @@ std::string Unwanted(const UpkeepOptions& options, const JoinRequest& request,
                      const JoinFacts& facts) {
   if (options.slot_prefix.empty() || !facts.counted) return {};
   if (!SlotNumber(options.slot_prefix, request.name)) {
-    return fmt::format("\"{}\" is no slot: those are {}0, {}1 and so on", request.name,
+    return fmt::format("\"{}\" is no slot: those are {}-0, {}-1 and so on", request.name,
                        options.slot_prefix, options.slot_prefix);
   }
   if (!facts.desired) return "how many members are wanted is not known yet";

@@ -1,7 +1,7 @@
 // How members come and go by themselves, as bytes: a blank disk asks to be taken in ("join"), a
-// member whose slot is no longer wanted asks to be let go ("leave"), one that was told to stop asks
-// whether it may now ("permit"). Each may be asked again without harm. What the leader answers is
-// decided next door.
+// member whose slot is no longer wanted asks to be let go ("leave"), one that hears of no leader
+// asks whether it was ("removed"), one that was told to stop asks whether it may now ("permit").
+// Each may be asked again without harm. What the leader answers is decided next door.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@ namespace kv::cluster {
 
 inline constexpr char kJoinCall[] = "join";
 inline constexpr char kLeaveCall[] = "leave";
+inline constexpr char kRemovedCall[] = "removed";
 inline constexpr char kPermitCall[] = "permit";
 
 struct JoinRequest {

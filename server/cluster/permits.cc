@@ -18,6 +18,7 @@ constexpr absl::Duration kAskLasts = absl::Seconds(10);
 // What cannot be told from the end of all is taken for it once nobody means to stay.
 bool Permits::AllEndUnknown(const Facts& facts) const {
   return std::ranges::all_of(facts.members.voters, [&](MemberId id) {
+    if (facts.held && facts.held->member == id) return facts.held->unknown_reason;
     const auto at = asked_.find(id);
     return at != asked_.end() && at->second.reason == PermitReason::kUnknown &&
            facts.now - at->second.at <= kAskLasts;
@@ -41,8 +42,9 @@ Permits::Decision Permits::Decide(const PermitRequest& request, const Facts& fac
   // Its going costs no vote.
   if (!facts.members.IsVoter(id)) return {.verdict = Verdict::kGranted, .sentence = {}};
   asked_[id] = {.reason = request.reason, .at = facts.now};
-  const HeldPermit wanted{.member = id, .boot_epoch = request.boot_epoch};
-  if (facts.held == wanted) return {.verdict = Verdict::kGranted, .sentence = {}};
+  const bool has_it =
+      facts.held && facts.held->member == id && facts.held->boot_epoch == request.boot_epoch;
+  if (has_it) return {.verdict = Verdict::kGranted, .sentence = {}};
   if (AllEndUnknown(facts)) return {.verdict = Verdict::kGranted, .sentence = {}};
   if (facts.held && facts.held->member != id && !MUTANT("permit.many_at_a_time")) {
     return {.verdict = Verdict::kWait,

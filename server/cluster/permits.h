@@ -20,6 +20,7 @@ namespace kv::cluster {
 struct HeldPermit {
   MemberId member = 0;
   uint64_t boot_epoch = 0;  // Of the start that may end.
+  bool unknown_reason = false;
   friend bool operator==(const HeldPermit&, const HeldPermit&) = default;
 };
 

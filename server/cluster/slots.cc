@@ -11,7 +11,9 @@ namespace kv::cluster {
 
 std::optional<uint64_t> SlotNumber(std::string_view prefix, std::string_view name) {
   if (prefix.empty() || !name.starts_with(prefix)) return std::nullopt;
-  const std::string_view digits = name.substr(prefix.size());
+  name.remove_prefix(prefix.size());
+  if (!name.starts_with('-')) return std::nullopt;
+  const std::string_view digits = name.substr(1);
   if (digits.size() > 1 && digits.front() == '0') return std::nullopt;
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);

@@ -20,7 +20,7 @@ namespace kv::cluster {
 // The leader touches only members that came by themselves (MemberRecord::kept) and, where slots are
 // numbered, only those with a numbered name.
 struct UpkeepOptions {
-  std::string slot_prefix;  // "kvd-": slots are kvd-0, kvd-1, …; empty: they have no numbers.
+  std::string slot_prefix;  // "kvd": slots are kvd-0, kvd-1, …; empty: they have no numbers.
   // A count decides over members that do not speak for themselves once it was read the same for
   // this long, three times at least.
   absl::Duration stability_window = absl::Seconds(30);
@@ -31,7 +31,7 @@ struct UpkeepOptions {
   size_t max_catching_up = 2;  // Learners that came by themselves and are not ready yet.
 };
 
-// Of a name such as `kvd-3`; nothing for others, `kvd-03` among them.
+// Of a name such as `kvd-3`, the prefix being `kvd`; nothing for others, `kvd-03` among them.
 std::optional<uint64_t> SlotNumber(std::string_view prefix, std::string_view name);
 
 // Whether the count wants the name's slot. Names without a number are nobody's business: wanted.

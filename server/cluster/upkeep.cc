@@ -212,7 +212,6 @@ bool Upkeep::ExpectsMore(const Facts& facts, const std::vector<Candidate>& chose
 void Upkeep::Promote(const Facts& facts, Output& output) const {
   std::vector<Candidate> chosen = Candidates(facts, output);
   if (ExpectsMore(facts, chosen)) {
-    MARK("upkeep.gathers_candidates");
     std::erase_if(chosen, [](const Candidate& candidate) { return candidate.lost == 0; });
   }
   if (chosen.empty()) return;

@@ -39,7 +39,7 @@ class Story {
 
  private:
   static UpkeepOptions Options(raft::SplitMix64& random) {
-    UpkeepOptions options{.slot_prefix = "kvd-"};
+    UpkeepOptions options{.slot_prefix = "kvd"};
     options.max_voters = random.Below(3) == 0 ? 3 : 7;
     options.standby_learners = true;
     return options;

@@ -1,6 +1,6 @@
 // The vocabulary of tests/cluster/upkeep: what a leader does about members by itself.
 //
-//   options [prefix=kvd-] [max-voters=N] [max-catching-up=N] [standby]   first, or the defaults
+//   options [prefix=kvd] [max-voters=N] [max-catching-up=N] [standby]   first, or the defaults
 //   voters DISK…, learners DISK…   who is a member already
 //   added DISK…                    learners that a person added
 //   crash DISK…, start DISK…, lag DISK…, caught-up DISK…
@@ -36,7 +36,7 @@ class Vocabulary {
 
  private:
   UpkeepWorld& world() {
-    if (!world_) world_.emplace(UpkeepOptions{.slot_prefix = "kvd-"});
+    if (!world_) world_.emplace(UpkeepOptions{.slot_prefix = "kvd"});
     return *world_;
   }
 
@@ -76,7 +76,7 @@ class Vocabulary {
 
   std::string Options(const ScriptLine& line) {
     UpkeepOptions options;
-    options.slot_prefix = line.Get("prefix", "kvd-");
+    options.slot_prefix = line.Get("prefix", "kvd");
     options.max_voters = std::stoul(line.Get("max-voters", "7"));
     options.max_catching_up = std::stoul(line.Get("max-catching-up", "2"));
     options.standby_learners = line.Has("standby");

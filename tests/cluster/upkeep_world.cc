@@ -310,7 +310,9 @@ Permits::Decision UpkeepWorld::AskPermit(const std::string& name, PermitReason r
                         .held = permit_});
   if (decision.verdict != Permits::Verdict::kNote) return decision;
   JudgePermit(disk);
-  permit_ = HeldPermit{.member = disk.id, .boot_epoch = disk.boot_epoch};
+  permit_ = HeldPermit{.member = disk.id,
+                       .boot_epoch = disk.boot_epoch,
+                       .unknown_reason = reason == PermitReason::kUnknown};
   stopping_.insert(disk.id);
   return decision;
 }

@@ -49,7 +49,7 @@ Cluster::Cluster(const ClusterOptions& options)
   for (int number = 1; number <= options_.voters; ++number) {
     Host& host = hosts_.emplace_back();
     host.number = number;
-    host.name = fmt::format("m{}", number);
+    host.name = NameOf(number);
     host.url = fmt::format("http://{}:2380", host.name);
     host.founder = true;
     host.disk = std::make_unique<SimDisk>(&scheduler_, options_.real_rocksdb);
@@ -61,6 +61,11 @@ Cluster::~Cluster() {
   for (Host& host : hosts_) {
     if (host.up()) End(host);
   }
+}
+
+// Pods count from 0.
+std::string Cluster::NameOf(int number) const {
+  return pods() ? fmt::format("kvd-{}", number - 1) : fmt::format("m{}", number);
 }
 
 NodeConfig Cluster::ConfigOf(const Host& host, Process* process) {
@@ -79,6 +84,9 @@ NodeConfig Cluster::ConfigOf(const Host& host, Process* process) {
   config.tick = options_.tick;
   config.raft = options_.raft;
   config.state_check_interval = absl::Nanoseconds(options_.state_check_interval);
+  config.founders_are_kept = pods();
+  if (pods()) config.upkeep.slot_prefix = "kvd";
+  config.desired = options_.desired;
   config.inflight_bytes_max = options_.inflight_bytes_max;
   config.flush_log_bytes = options_.flush_log_bytes;
   config.record_cache_bytes = size_t{64} << 10;
@@ -246,11 +254,12 @@ void Cluster::Await(std::string_view what, const std::function<bool()>& happened
 Host& Cluster::AddHost(Host* at) {
   Host& host = hosts_.emplace_back();
   host.number = static_cast<int>(hosts_.size());
-  host.name = fmt::format("m{}", host.number);
+  host.name = pods() && at != nullptr ? at->name : NameOf(host.number);
   host.url = at == nullptr ? fmt::format("http://{}:2380", host.name) : at->url;
   host.disk = std::make_unique<SimDisk>(&scheduler_, options_.real_rocksdb);
   host.disk->FlushByItself(options_.flush_by_itself_one_in);
   host.id = scheduler_.Draw() | 1;
+  host.uuid = cluster::MakeNodeUuid(host.id, host.id);
   return host;
 }
 
@@ -260,7 +269,8 @@ raft::MemberTarget Cluster::TargetFor(const Host& host, raft::MemberFate fate) c
     target.record = Encode(MemberRecord{.name = host.name,
                                         .peer_urls = {host.url},
                                         .client_urls = {"http://" + host.name + ":2379"},
-                                        .node_uuid = cluster::MakeNodeUuid(host.id, host.id)});
+                                        .node_uuid = host.uuid,
+                                        .kept = pods()});
   }
   return target;
 }
@@ -312,7 +322,7 @@ void Cluster::MakeMember(Host& host) {
   must(KvMachine::Found(machine, kFounding, members));
   must(cluster::WriteIdentity(env, kDataDir + "/identity",
                               {.state = cluster::State::kMember,
-                               .node_uuid = cluster::MakeNodeUuid(host.id, host.id),
+                               .node_uuid = host.uuid,
                                .boot_epoch = 0,
                                .cluster_id = cluster_id_,
                                .member_id = host.id,

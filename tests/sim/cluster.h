@@ -36,6 +36,9 @@ struct ClusterOptions {
   Time state_check_interval = 60 * kSecond;
   uint64_t thorough = 64;  // Every so many looks at a core, all of its invariants.
   bool real_rocksdb = false;
+  // Hosts are pods: kvd-0, kvd-1, …; the leader looks after the members by itself, and this says
+  // how many are wanted. Null: neither.
+  cluster::DesiredSource* desired = nullptr;
   bool trace = false;
   bool trace_wire = false;  // Every envelope besides.
 };
@@ -62,7 +65,8 @@ struct Host {
   int number = 0;
   std::string name;
   std::string url;
-  MemberId id = 0;  // Once it is a member.
+  MemberId id = 0;   // Once it is a member.
+  std::string uuid;  // Of the disk, unless it founds.
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<Process> process;  // Null: down.
   std::string refusal;               // Why it last could not start, or ended itself.
@@ -135,6 +139,8 @@ class Cluster {
   std::string Timeline() const;
 
  private:
+  bool pods() const { return options_.desired != nullptr; }
+  std::string NameOf(int number) const;
   NodeConfig ConfigOf(const Host& host, Process* process);
   void End(Host& host);
   void After(SimLoop& loop);

@@ -255,6 +255,7 @@ bool Pods::AreAsWanted() {
   }
   for (uint64_t slot = 0; slot < count_; ++slot) {
     const Host* host = pods_.at(slot).host;
+    if (pods_.at(slot).phase != Phase::kRuns) return false;  // It was told to end.
     if (host == nullptr || !host->serving() || !members.IsVoter(host->id)) return false;
     const raft::Standing& standing = host->core().standing();
     if (standing.members != members || !standing.members_committed) return false;

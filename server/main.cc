@@ -94,11 +94,11 @@ int Run(kv::Config config) {
     if (ready[0].revents != 0) {
       signalfd_siginfo info{};
       (void)!read(signals, &info, sizeof info);
-      if (stopping) {
+      if (stopping && !server.Hurry()) {
         spdlog::warn("second signal: ending at once; what was acknowledged is durable");
         std::_Exit(exit_status);
       }
-      spdlog::info("stopping: signal={}", info.ssi_signo);
+      if (!stopping) spdlog::info("stopping: signal={}", info.ssi_signo);
     }
     uint64_t told = 0;
     if (ready[1].revents != 0) (void)!read(events, &told, sizeof told);

@@ -18,7 +18,9 @@
 #include "server/api/metrics.h"
 #include "server/api/services.h"
 #include "server/api/version.h"
+#include "server/cluster/stopping_driver.h"
 #include "server/node.h"
+#include "server/platform.h"
 #include "server/replica/grpc_network.h"
 #include "server/replica/thread_runtime.h"
 #include "storage/check.h"
@@ -28,8 +30,7 @@
 namespace kv {
 namespace {
 
-constexpr absl::Duration kAnswerGrace = absl::Seconds(5);  // For requests in flight at a stop.
-constexpr absl::Duration kDrainGrace = absl::Seconds(5);   // To hand leadership over and drain.
+constexpr absl::Duration kDrainGrace = absl::Seconds(5);  // To hand leadership over and drain.
 constexpr absl::Duration kReadyAttempt = absl::Seconds(5);
 // Room beside a command on the wire between members.
 constexpr size_t kEnvelopeBytes = size_t{4} << 20;
@@ -38,24 +39,6 @@ std::vector<std::string> Texts(const std::vector<Url>& urls) {
   std::vector<std::string> texts;
   for (const Url& url : urls) texts.push_back(url.Text());
   return texts;
-}
-
-cluster::Discovery MakeDiscovery(const Config& config) {
-  cluster::Discovery discovery;
-  for (const ListedMember& listed : config.discovery.join) {
-    discovery.slots.push_back({.name = listed.name, .peer_urls = Texts(listed.peer_urls)});
-  }
-  discovery.slot_prefix = config.discovery.statefulset;
-  discovery.slot_urls =
-      [service = config.discovery.peer_service, name_space = config.discovery.kubernetes_namespace,
-       port = config.initial_advertise_peer_urls.front().port](const std::string& name) {
-        return std::vector<std::string>{
-            fmt::format("http://{}.{}.{}.svc:{}", name, service, name_space, port)};
-      };
-  discovery.founders_max = config.discovery.max_founders;
-  discovery.may_found_alone = config.initial_cluster_is_new;
-  discovery.reinitialize = config.discovery.reinitialize;
-  return discovery;
 }
 
 // The setting that says it.
@@ -108,6 +91,34 @@ void OpenLog(const Config& config) {
   std::_Exit(1);
 }
 
+std::string Variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// Nothing with --initial-cluster.
+std::optional<cluster::Discovery> MakeDiscovery(const Config& config) {
+  const DiscoveryConfig& settings = config.discovery;
+  if (!settings.on()) return std::nullopt;
+  cluster::Discovery discovery;
+  for (const ListedMember& listed : settings.join) {
+    discovery.slots.push_back({.name = listed.name, .peer_urls = Texts(listed.peer_urls)});
+  }
+  discovery.slot_prefix = settings.statefulset;
+  const uint16_t port = config.initial_advertise_peer_urls.front().port;
+  discovery.slot_urls = [&settings = config.discovery, port](const std::string& name) {
+    const Url url{
+        fmt::format("{}.{}.{}.svc", name, settings.peer_service, settings.kubernetes_namespace),
+        port};
+    return std::vector<std::string>{url.Text()};
+  };
+  discovery.founders_max = settings.max_founders;
+  discovery.has_marker = !settings.statefulset.empty() && settings.marker;
+  discovery.may_found_alone = config.initial_cluster_is_new;
+  discovery.reinitialize = settings.reinitialize;
+  return discovery;
+}
+
 // A server of many connections needs more files than a shell's usual limit.
 void RaiseFileLimit() {
   rlimit limit{};
@@ -125,14 +136,22 @@ class Server::Running {
 
   absl::Status Start();
   void Stop(std::function<void()> stopped);
+  bool Hurry();
 
  private:
+  api::AdminOptions MakeAdminOptions();
   NodeConfig MakeNodeConfig();
+  void AddDiscovery(NodeConfig& node) const;
   GrpcNetworkOptions MakeNetworkOptions();
   api::Options MakeApiOptions() const;
   void OnStarted(absl::Status status);
   void AwaitReady();
   void End(std::string_view sentence);
+  cluster::DesiredSource* Counted() const;
+  cluster::StoppingOptions MakeStoppingOptions() const;
+  cluster::StoppingDriver::Parts MakeStoppingParts();
+  cluster::Stopping::Facts StoppingFacts();
+  void Retreat();
   void StopAll();
 
   const Config config_;
@@ -141,6 +160,7 @@ class Server::Running {
   api::Metrics metrics_;
   api::AdminServer admin_;
   GrpcNetwork network_;
+  const absl::StatusOr<std::unique_ptr<Platform>> platform_;
   Node node_;
 
   Mutex mutex_;
@@ -149,16 +169,28 @@ class Server::Running {
   bool node_stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::unique_ptr<api::Services> services_ ABSL_GUARDED_BY(mutex_);
 
+  std::function<void()> stopped_;
+  std::optional<absl::Duration> leaderless_since_;  // Of the stopping driver's loop.
   std::unique_ptr<Loop> stop_loop_;
+  std::unique_ptr<cluster::StoppingDriver> stopping_driver_;
 };
 
 Server::Running::Running(Config config, std::function<void()> ended)
     : config_(std::move(config)),
       ended_(std::move(ended)),
-      admin_(&runtime_, {.urls = Texts(config_.listen_metrics_urls)}, &metrics_),
+      admin_(&runtime_, MakeAdminOptions(), &metrics_),
       network_(&runtime_, MakeNetworkOptions()),
+      platform_(Platform::Open(&runtime_, config_.discovery, Variable)),
       node_(runtime_, network_, rocksdb::Env::Default(), MakeNodeConfig()),
       stop_loop_(runtime_.NewLoop("stop")) {}
+
+// It is started, and asked, after the node was made.
+api::AdminOptions Server::Running::MakeAdminOptions() {
+  api::AdminOptions options;
+  options.urls = Texts(config_.listen_metrics_urls);
+  options.idle = [this] { return !node_.standing().waits.empty(); };
+  return options;
+}
 
 GrpcNetworkOptions Server::Running::MakeNetworkOptions() {
   GrpcNetworkOptions options;
@@ -183,10 +215,10 @@ NodeConfig Server::Running::MakeNodeConfig() {
   }
   node.initial_cluster_token = config_.initial_cluster_token;
   node.initial_cluster_exists = config_.initial_cluster_exists;
-  if (config_.discovery.on()) node.discovery = MakeDiscovery(config_);
   node.peer_urls = Texts(config_.initial_advertise_peer_urls);
   node.client_urls = Texts(config_.advertise_client_urls);
   node.version = std::string(api::kKvdVersion);
+  AddDiscovery(node);
   node.tick = config_.heartbeat_interval;
   node.raft.election_ticks = config_.ElectionTicks();
   node.raft.max_log_bytes = shares.log_bytes;
@@ -215,6 +247,24 @@ NodeConfig Server::Running::MakeNodeConfig() {
   return node;
 }
 
+void Server::Running::AddDiscovery(NodeConfig& node) const {
+  node.discovery = MakeDiscovery(config_);
+  if (!node.discovery || !platform_.ok()) return;
+  const DiscoveryConfig& discovery = config_.discovery;
+  node.desired = (*platform_)->desired();
+  node.marker = (*platform_)->marker();
+  node.count_decides = Counted() != nullptr;
+  node.desired_poll_interval = discovery.desired_poll_interval;
+  node.founders_are_kept = true;
+  node.upkeep = {.slot_prefix = discovery.statefulset,
+                 .stability_window = discovery.stability_window,
+                 .unreachable_before_remove = discovery.unreachable_before_remove,
+                 .replace_after_inactive = discovery.replace_after_inactive,
+                 .standby_learners = discovery.standby_learners,
+                 .max_voters = discovery.max_voters,
+                 .max_catching_up = discovery.max_catching_up};
+}
+
 api::Options Server::Running::MakeApiOptions() const {
   api::Options options;
   options.listen_client_urls = Texts(config_.listen_client_urls);
@@ -240,9 +290,12 @@ api::Options Server::Running::MakeApiOptions() const {
 }
 
 absl::Status Server::Running::Start() {
+  RETURN_IF_ERROR(platform_.status());
   // Clients are listened to once there is something to serve. A port that cannot be had should not
   // found a cluster first.
   RETURN_IF_ERROR(api::CheckListenUrls(Texts(config_.listen_client_urls)));
+  admin_.SetProbes(std::make_shared<api::Probes>(
+      [this] { return fmt::format("{}", fmt::join(node_.standing().waits, "; ")); }));
   RETURN_IF_ERROR(admin_.Start());
   node_.Start([this](absl::Status status) { OnStarted(std::move(status)); });
   return absl::OkStatus();
@@ -294,10 +347,80 @@ void Server::Running::End(std::string_view sentence) {
 }
 
 void Server::Running::Stop(std::function<void()> stopped) {
-  stop_loop_->Post([this, stopped = std::move(stopped)] {
-    StopAll();
-    stopped();
-  });
+  stopped_ = std::move(stopped);
+  stopping_driver_ =
+      std::make_unique<cluster::StoppingDriver>(MakeStoppingParts(), MakeStoppingOptions());
+  stopping_driver_->Start();
+}
+
+bool Server::Running::Hurry() {
+  {
+    const MutexLock held(mutex_);
+    if (stopping_) return false;
+  }
+  stopping_driver_->Hurry();
+  return true;
+}
+
+// By whose word members come and go; null: only by a person's.
+cluster::DesiredSource* Server::Running::Counted() const {
+  const bool counted = config_.discovery.desired_from != DiscoveryConfig::DesiredFrom::kNone;
+  return platform_.ok() && counted ? (*platform_)->desired() : nullptr;
+}
+
+cluster::StoppingOptions Server::Running::MakeStoppingOptions() const {
+  cluster::StoppingOptions options{.slot = {},
+                                   .delay = config_.stop.delay,
+                                   .guard_max_wait = config_.stop.guard_max_wait,
+                                   .leave_timeout = config_.stop.leave_timeout,
+                                   .grace_period = config_.stop.grace_period,
+                                   .leaderless_max = 10 * config_.election_timeout};
+  if (Counted() != nullptr) options.slot = MakeDiscovery(config_)->Ordinal(config_.name);
+  return options;
+}
+
+cluster::StoppingDriver::Parts Server::Running::MakeStoppingParts() {
+  return {
+      .runtime = &runtime_,
+      .desired = Counted(),
+      .facts = [this] { return StoppingFacts(); },
+      .ask_permit =
+          [this](cluster::PermitReason reason, cluster::StoppingDriver::Answered done) {
+            node_.AskPermit(reason, std::move(done));
+          },
+      .ask_leave = [this](cluster::StoppingDriver::Answered done) { node_.Leave(std::move(done)); },
+      .log = [](std::string_view line) { spdlog::info("{}", line); },
+      .retreat = [this] { Retreat(); },
+      .go =
+          [this] {
+            {
+              const MutexLock held(mutex_);
+              stopping_ = true;
+            }
+            stop_loop_->Post([this] {
+              StopAll();
+              stopped_();
+            });
+          }};
+}
+
+cluster::Stopping::Facts Server::Running::StoppingFacts() {
+  cluster::Stopping::Facts facts;
+  const MutexLock held(mutex_);
+  if (!services_) return facts;
+  facts.member = true;
+  if (node_.replica().leader() != 0) {
+    leaderless_since_.reset();
+  } else {
+    if (!leaderless_since_) leaderless_since_ = runtime_.Uptime();
+    facts.leaderless = runtime_.Uptime() - *leaderless_since_;
+  }
+  return facts;
+}
+
+void Server::Running::Retreat() {
+  const MutexLock held(mutex_);
+  if (services_) services_->Drain();
 }
 
 void Server::Running::StopAll() {
@@ -309,7 +432,7 @@ void Server::Running::StopAll() {
   }
   if (services) {
     services->Drain();
-    services->Stop(kAnswerGrace);
+    services->Stop(config_.stop.drain_timeout);
   }
   node_.Stop(kDrainGrace, [this] {
     const MutexLock held(mutex_);
@@ -346,5 +469,7 @@ Server::~Server() = default;
 absl::Status Server::Start() { return running_->Start(); }
 
 void Server::Stop(std::function<void()> stopped) { running_->Stop(std::move(stopped)); }
+
+bool Server::Hurry() { return running_->Hurry(); }
 
 }  // namespace kv

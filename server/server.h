@@ -27,10 +27,13 @@ class Server {
   // "ready to serve client requests".
   absl::Status Start();
 
-  // Answers what is in flight, hands leadership over, makes the log and its floor durable; then
-  // calls `stopped`, from a thread of its own. In any state; once. Takes at most about twelve
-  // seconds; the process may end at once instead and loses nothing that was acknowledged.
+  // Waits as the settings say, until the others can spare this member or until it has been let go;
+  // then answers what is in flight, hands leadership over, makes the log and its floor durable, and
+  // calls `stopped`, from a thread of its own. In any state; once. The process may end at once
+  // instead and loses nothing that was acknowledged.
   void Stop(std::function<void()> stopped);
+  // After Stop: waits no longer for anybody. False: it waits for nobody any more.
+  bool Hurry();
 
  private:
   class Running;

@@ -398,7 +398,7 @@ class AdminServer::Running {
     } else if (path == "/readyz" || path.starts_with("/readyz/")) {
       AnswerProbes(ProbeKind::kReady, request, std::move(respond));
     } else if (path == "/startupz") {
-      std::move(respond)(started_
+      std::move(respond)(started_ || (options_.idle && options_.idle())
                              ? Answer{200, "ok\n"}
                              : Answer{503, "[-]started failed: the storage is not open yet\n"});
     } else if (path == "/health") {

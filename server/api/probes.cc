@@ -18,7 +18,7 @@ struct Round {
 
 void Probes::Open(Set set) {
   MutexLock lock(mutex_);
-  open_ = true;
+  open_ = was_open_ = true;
   set_ = std::move(set);
 }
 
@@ -29,9 +29,20 @@ void Probes::Close(std::string_view reason) {
   set_.clear();
 }
 
+std::string Probes::WhyClosed() const {
+  {
+    MutexLock lock(mutex_);
+    if (was_open_ || !waits_for_) return reason_;
+  }
+  std::string reason = waits_for_();
+  MutexLock lock(mutex_);
+  return reason.empty() ? reason_ : reason;
+}
+
 void Probes::Ask(ProbeKind kind, const std::function<bool(std::string_view)>& wanted, Done done) {
   auto round = std::make_shared<Round>();
   round->done = std::move(done);
+  const std::string why_closed = WhyClosed();  // Asks others, so not under the lock.
   {
     // Probes are begun under the lock, so that Close can promise that none is begun after it; they
     // answer from threads of their own and never from within.
@@ -43,7 +54,7 @@ void Probes::Ask(ProbeKind kind, const std::function<bool(std::string_view)>& wa
     for (const Probe* probe : asked) round->answers.push_back({probe->name, absl::OkStatus()});
     if (!open_) {
       round->answers.push_back(
-          {std::string(kClosed), absl::Status(absl::StatusCode::kUnavailable, reason_)});
+          {std::string(kClosed), absl::Status(absl::StatusCode::kUnavailable, why_closed)});
     }
     // One more than there are probes: this function, so that none of them answers under the lock.
     round->open = asked.size() + 1;

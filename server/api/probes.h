@@ -33,6 +33,8 @@ enum class ProbeKind {
 // again once it stopped; whoever holds them may ask at any time. Thread-safe.
 class Probes {
  public:
+  // `waits_for`: until the first Open, what keeps it closed; from any thread.
+  explicit Probes(std::function<std::string()> waits_for = {}) : waits_for_(std::move(waits_for)) {}
   using Set = std::vector<std::pair<ProbeKind, Probe>>;
   void Open(Set set);
   // After it returns no probe of the set is begun any more. `reason` answers those who ask.
@@ -51,7 +53,11 @@ class Probes {
   bool Has(ProbeKind kind, std::string_view name) const;
 
  private:
+  std::string WhyClosed() const;
+
+  const std::function<std::string()> waits_for_;
   mutable Mutex mutex_;
+  bool was_open_ ABSL_GUARDED_BY(mutex_) = false;
   bool open_ ABSL_GUARDED_BY(mutex_) = false;
   std::string reason_ ABSL_GUARDED_BY(mutex_) = "the member has not started to serve";
   Set set_ ABSL_GUARDED_BY(mutex_);

@@ -29,7 +29,6 @@ Stopping::Stopping(StoppingOptions options) : options_(std::move(options)) {}
 Stopping::Output Stopping::Tick(absl::Duration now, const Facts& facts) {
   Output output;
   if (step_ == Step::kGone) return output;
-  read_before_stop_ = facts.read_before_stop;
   if (step_ != Step::kRetreat) {
     if (!facts.member) {
       Go("this process is no member; nobody waits for it", output);
@@ -92,8 +91,8 @@ Stopping::Output Stopping::DesiredRead(absl::Duration now, const DesiredCount& c
     // A number that was read stands; a second try may still bring the first.
     if (step_ == Step::kDecide && count.kind == DesiredCount::Kind::kDenied) {
       output.lines.push_back(fmt::format(
-          "how many members are wanted may not be read{}: {}",
-          read_before_stop_ ? " any more, as when all is being uninstalled" : "", count.reason));
+          "how many members are wanted may not be read, as when all is being uninstalled: {}",
+          count.reason));
       Follow(now, Plan::kUnknown, output);
     }
     return output;

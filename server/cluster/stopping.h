@@ -38,8 +38,7 @@ class Stopping {
   // What the owner sees of its member now.
   struct Facts {
     bool member = false;
-    absl::Duration leaderless;      // Zero: a leader is known.
-    bool read_before_stop = false;  // The wanted number could be read while the process ran.
+    absl::Duration leaderless;  // Zero: a leader is known.
   };
 
   // Lines first; then at most one of each.
@@ -88,7 +87,6 @@ class Stopping {
   std::optional<absl::Duration> asked_;  // The last question of this step.
   std::optional<absl::Duration> read_;   // The last reading that was begun.
   std::optional<DesiredCount> count_;
-  bool read_before_stop_ = false;
   bool refused_ = false;  // Leaving was asked for and answered with "not now".
   std::optional<absl::Duration> reported_;
   std::string waits_for_;

@@ -159,13 +159,12 @@ TEST_CASE("when all is over, nobody is asked") {
 
 TEST_CASE("a number that may not be read is unknown: the leader decides what that means") {
   Story story(InKubernetes(1));
-  story.facts.read_before_stop = true;
   story.desired = {.kind = Kind::kDenied, .reason = "HTTP 403: no"};
   story.RunUntilGone(absl::Minutes(10));
   CHECK(story.gone);
   CHECK(story.permits_asked == 1);
   CHECK(story.reason == PermitReason::kUnknown);
-  CHECK(Holds(story.log, "may not be read any more, as when all is being uninstalled"));
+  CHECK(Holds(story.log, "may not be read, as when all is being uninstalled"));
 }
 
 TEST_CASE("silence about the number is waited out for a while, then taken for a restart") {

@@ -37,6 +37,14 @@ def await_said(member, pattern, times=1):
                     lambda: len(re.findall(pattern, member.log())) >= times)
 
 
+def voters(cluster):
+    listed = cluster.kvctl("member", "list", "-w", "json", check=False, timeout="5s")
+    if listed.returncode != 0:
+        return None
+    members = json.loads(listed.stdout)["members"]
+    return sorted(m.get("name", "") for m in members if not m.get("isLearner"))
+
+
 class JoinTest(unittest.TestCase):
     def test_three_processes_found_one_cluster(self):
         with joiners() as cluster:
@@ -85,6 +93,30 @@ class JoinTest(unittest.TestCase):
                 await_said(member, r'waiting for: "m3"', times=1)
                 self.assertIsNone(identity(member))
             self.assertEqual(identity(cluster.members[2])[0], founded)
+
+    def test_a_fourth_joins_and_is_promoted_and_a_lost_disk_comes_back_as_another_member(self):
+        with joiners() as cluster:
+            cluster.start()
+            cluster.kvctl("put", "k", "v")
+            fourth = Joiner(cluster, "m4")
+            cluster.members.append(fourth)
+            fourth.start("--initial-advertise-peer-urls=http://127.0.0.1:%d" % fourth.peer_port)
+            await_condition("four voters", lambda: voters(cluster) == ["m1", "m2", "m3", "m4"])
+            cluster.await_healthy()
+            self.assertEqual(identity(fourth)[0], identity(cluster.members[0])[0])
+
+            lost = cluster.members[0]
+            before = identity(lost)
+            lost.kill()
+            shutil.rmtree(lost.data_dir)
+            lost.start("--log-level=debug")
+            await_condition("another member id", lambda: identity(lost) != before)
+            await_condition("four voters", lambda: voters(cluster) == ["m1", "m2", "m3", "m4"])
+            self.assertEqual(identity(lost)[0], before[0])
+            self.assertNotEqual(identity(lost)[1], before[1])
+            cluster.await_healthy()
+            got = cluster.kvctl("get", "k", "--print-value-only", endpoints=lost.endpoint)
+            self.assertEqual(got.stdout, "v\n")
 
     def test_another_members_volume_halts_the_process_and_does_not_end_it(self):
         with joiners() as cluster:

@@ -30,8 +30,8 @@ DIRECTED = {
 # and how members find each other, where kvsim's clusters are founded by a list, in calm.
 EXPLORED_APART = ("join.", "upkeep.", "permit.", "founding.", "forming.")
 
-DIRECTED_TESTS = ("upkeep_test", "kv_maintenance_sim", "founding_rules_sim", "raft_rules_sim", "replica_recovery_sim",
-                  "raft_explore_test")
+DIRECTED_TESTS = ("upkeep_test", "kv_maintenance_sim", "founding_rules_sim", "raft_rules_sim",
+                  "replica_recovery_sim", "raft_explore_test")
 
 
 def children_seconds():

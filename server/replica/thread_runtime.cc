@@ -82,7 +82,8 @@ class Queue {
         mutex_.AwaitUntil(wake_, timers_.front().due);
       }
       --sleepers_;
-      waking_ = std::min(waking_, sleepers_);
+      // Whoever wakes answers one call, also if it woke by itself: counting too few calls at worst.
+      if (waking_ > 0) --waking_;
     }
   }
 

@@ -29,8 +29,16 @@
 {{- fail "bootstrap.token and bootstrap.tokenSecret.name are both given; leave one out" -}}
 {{- end -}}
 {{- range $key, $_ := $v.config -}}
-{{- if has $key (list "name" "data-dir" "initial-cluster" "initial-cluster-state" "join" "kubernetes-statefulset" "kubernetes-namespace" "kubernetes-peer-service" "listen-client-urls" "listen-peer-urls" "listen-metrics-urls") -}}
-{{- fail (printf "config.%s is set by the chart, whose Services and probes rely on it; leave it out" $key) -}}
+{{- if has $key (list "name" "data-dir" "initial-cluster" "initial-cluster-state" "join" "kubernetes-statefulset" "kubernetes-namespace" "kubernetes-peer-service" "listen-client-urls" "listen-peer-urls" "listen-metrics-urls" "election-timeout" "heartbeat-interval" "shutdown-delay" "shutdown-drain-timeout" "shutdown-leave-timeout" "shutdown-guard-max-wait" "termination-grace-period") -}}
+{{- fail (printf "config.%s is set by the chart, which relies on it; use the chart's own value, or leave it out" $key) -}}
 {{- end -}}
+{{- end -}}
+{{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
+{{- if or (hasKey $v.commonLabels $key) (hasKey $v.podLabels $key) -}}
+{{- fail (printf "the label %s selects the members; leave it out of commonLabels and podLabels" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.rbac.create (not $v.serviceAccount.create) (not $v.serviceAccount.name) -}}
+{{- fail "serviceAccount.create=false would give the members' rights to the namespace's default account; name one" -}}
 {{- end -}}
 {{- end -}}

@@ -25,8 +25,8 @@ struct AdminOptions {
   size_t request_bytes_max = size_t{16} << 10;        // Request line and headers.
   absl::Duration request_timeout = absl::Seconds(5);  // To send a request; to read the answer.
   absl::Duration probe_timeout = absl::Seconds(4);    // Below a probe's usual patience.
-  // Whether it waits for somebody else: other founders, a leader who takes it in, a person. It shall
-  // not be restarted for that. From the admin loop; may be empty.
+  // Whether it waits for somebody else: other founders, a leader who takes it in, a person. It
+  // shall not be restarted for that. From the admin loop; may be empty.
   std::function<bool()> idle = {};
 };
 

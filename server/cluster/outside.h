@@ -1,9 +1,9 @@
 // What a member hears from outside the cluster about how many members there should be, and the one
 // note that it keeps there: whether this name ever had a cluster.
 //
-// Both are implemented next door to the platform (server/kube) and in the simulation. A call returns
-// at once; `done` comes once, from any thread, within the implementation's own time bound, and never
-// after the object is destroyed. Source: kubernetes.md §3.0, §3.4, §3.5.
+// Both are implemented next door to the platform (server/kube) and in the simulation. A call
+// returns at once; `done` comes once, from any thread, within the implementation's own time bound,
+// and never after the object is destroyed. Source: kubernetes.md §3.0, §3.4, §3.5.
 #pragma once
 
 #include <cstdint>

@@ -66,7 +66,7 @@ class BareMember {
   const Core& core() const { return *core_; }
   const BareDisk& disk() const { return disk_; }
   const std::deque<Write>& writing() const { return writing_; }
-  bool has_unheard() const { return !unheard_.empty(); }  // Synced, not reported.
+  bool has_unheard() const { return !unheard_.empty(); }                // Synced, not reported.
   const std::deque<EntryPtr>& committed() const { return committed_; }  // Not yet applied.
   const std::optional<SnapshotOffer>& adoption() const { return adoption_; }
   Position applied() const { return applied_; }

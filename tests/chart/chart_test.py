@@ -184,6 +184,7 @@ class ChartTest(unittest.TestCase):
         for values, bytes_ in (({}, 4 * 2**30), ({"persistence": {"size": "1Ti"}}, 2**40 * 2 // 5),
                                ({"storage": {"quotaBackendBytes": "4Gi"}}, 4 * 2**30),
                                ({"storage": {"quotaBackendBytes": 0}}, 0),
+                               ({"storage": {"quotaBackendBytes": 2**32}}, 2**32),
                                ({"persistence": {"enabled": False}}, 0)):
             self.assertEqual(settings_of(self.render(values))["quota-backend-bytes"], bytes_, values)
 

@@ -79,7 +79,8 @@ annotations:
 
 {{/* 10Gi as bytes. */}}
 {{- define "kvd.bytes" -}}
-{{- $text := toString . -}}
+{{- /* A number in a values file is a float, whose text would be 4.29e+09. */ -}}
+{{- $text := ternary (printf "%d" (int64 .)) (toString .) (kindIs "float64" .) -}}
 {{- $units := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 -}}
 {{- $unit := regexFind "[A-Za-z]+$" $text -}}
 {{- $number := trimSuffix $unit $text -}}

@@ -18,6 +18,7 @@
 #include "server/api/metrics.h"
 #include "server/api/services.h"
 #include "server/api/version.h"
+#include "server/cluster/slots.h"
 #include "server/cluster/stopping_driver.h"
 #include "server/node.h"
 #include "server/platform.h"
@@ -152,6 +153,7 @@ class Server::Running {
   cluster::StoppingDriver::Parts MakeStoppingParts();
   cluster::Stopping::Facts StoppingFacts();
   void Retreat();
+  void Go();
   void StopAll();
 
   const Config config_;
@@ -348,9 +350,21 @@ void Server::Running::End(std::string_view sentence) {
 
 void Server::Running::Stop(std::function<void()> stopped) {
   stopped_ = std::move(stopped);
-  stopping_driver_ =
-      std::make_unique<cluster::StoppingDriver>(MakeStoppingParts(), MakeStoppingOptions());
+  const cluster::StoppingOptions options = MakeStoppingOptions();
+  if (!options.waits()) return Go();
+  stopping_driver_ = std::make_unique<cluster::StoppingDriver>(MakeStoppingParts(), options);
   stopping_driver_->Start();
+}
+
+void Server::Running::Go() {
+  {
+    const MutexLock held(mutex_);
+    stopping_ = true;
+  }
+  stop_loop_->Post([this] {
+    StopAll();
+    stopped_();
+  });
 }
 
 bool Server::Running::Hurry() {
@@ -375,7 +389,9 @@ cluster::StoppingOptions Server::Running::MakeStoppingOptions() const {
                                    .leave_timeout = config_.stop.leave_timeout,
                                    .grace_period = config_.stop.grace_period,
                                    .leaderless_max = 10 * config_.election_timeout};
-  if (Counted() != nullptr) options.slot = MakeDiscovery(config_)->Ordinal(config_.name);
+  if (Counted() != nullptr) {
+    options.slot = cluster::SlotNumber(config_.discovery.statefulset, config_.name);
+  }
   return options;
 }
 
@@ -391,17 +407,7 @@ cluster::StoppingDriver::Parts Server::Running::MakeStoppingParts() {
       .ask_leave = [this](cluster::StoppingDriver::Answered done) { node_.Leave(std::move(done)); },
       .log = [](std::string_view line) { spdlog::info("{}", line); },
       .retreat = [this] { Retreat(); },
-      .go =
-          [this] {
-            {
-              const MutexLock held(mutex_);
-              stopping_ = true;
-            }
-            stop_loop_->Post([this] {
-              StopAll();
-              stopped_();
-            });
-          }};
+      .go = [this] { Go(); }};
 }
 
 cluster::Stopping::Facts Server::Running::StoppingFacts() {

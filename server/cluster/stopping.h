@@ -31,6 +31,10 @@ struct StoppingOptions {
   absl::Duration leave_timeout{};   // For an answer to the wish to leave.
   absl::Duration grace_period{};    // After which the process is killed; zero: never.
   absl::Duration leaderless_max{};  // Without a leader for so long, nobody can answer.
+  // Whether there is anything to wait for before the end.
+  bool waits() const {
+    return slot || guard_max_wait > absl::ZeroDuration() || delay > absl::ZeroDuration();
+  }
 };
 
 class Stopping {

@@ -87,12 +87,7 @@ bool MemberKeeper::Leads() {
 }
 
 void MemberKeeper::OnJoin(std::string request, absl::Duration deadline, BytesCaller caller) {
-  if (parts_.replica->leading()) return OnAdmit(std::move(request), deadline, std::move(caller));
-  parts_.replica->AskLeader(
-      kAdmitCall, std::move(request), deadline,
-      [caller = std::move(caller)](absl::StatusOr<std::string> answer) mutable {
-        caller.Answer(std::move(answer));
-      });
+  AskLeader(kAdmitCall, std::move(request), deadline, &MemberKeeper::OnAdmit, std::move(caller));
 }
 
 void MemberKeeper::OnAdmit(std::string bytes, absl::Duration deadline, BytesCaller caller) {
@@ -191,7 +186,7 @@ void MemberKeeper::OnLeave(std::string bytes, absl::Duration, BytesCaller caller
     return caller.Answer(Encode(cluster::LeaveAnswer{.done = true, .sentence = {}}));
   }
   if (!Leads()) return caller.Answer(NotLeading());
-  const std::optional<MemberRecord> record = cluster::RecordOf(members, request->member_id);
+  const std::optional<MemberRecord> record = RecordOf(members, request->member_id);
   if (!record || record->node_uuid != request->node_uuid) {
     return caller.Answer(
         Encode(cluster::LeaveAnswer{.done = false, .sentence = "no member is bound to this disk"}));
@@ -217,13 +212,10 @@ void MemberKeeper::AskWhetherRemoved(const ReplicaStatus& status) {
   std::vector<MemberId> others = members.All();
   std::erase(others, parts_.replica->id());
   if (others.empty()) return;
-  const auto record = cluster::RecordOf(members, others[asked_++ % others.size()]);
+  const auto record = RecordOf(members, others[asked_++ % others.size()]);
   if (!record || record->peer_urls.empty()) return;
   asking_whether_removed_ = true;
-  const cluster::LeaveRequest request{.member_id = parts_.replica->id(),
-                                      .node_uuid = options_.self.node_uuid,
-                                      .boot_epoch = options_.self.boot_epoch};
-  parts_.network->Call(record->peer_urls.front(), cluster::kRemovedCall, Encode(request),
+  parts_.network->Call(record->peer_urls.front(), cluster::kRemovedCall, Encode(OwnDeparture()),
                        kAskDeadline, [this, door = door_](absl::StatusOr<std::string> bytes) {
                          door->Post([this, bytes = std::move(bytes)] {
                            asking_whether_removed_ = false;
@@ -273,56 +265,60 @@ void MemberKeeper::NotePermit(const cluster::PermitRequest& request, absl::Durat
                           });
 }
 
-void MemberKeeper::AskLeader(const char* method, std::string request,
+void MemberKeeper::AskLeader(const char* method, std::string request, absl::Duration deadline,
                              void (MemberKeeper::*serve)(std::string, absl::Duration, BytesCaller),
                              BytesCaller caller) {
   if (parts_.replica->leading()) {
-    return (this->*serve)(std::move(request), kAskDeadline, std::move(caller));
+    return (this->*serve)(std::move(request), deadline, std::move(caller));
   }
   parts_.replica->AskLeader(
-      method, std::move(request), kAskDeadline,
+      method, std::move(request), deadline,
       [caller = std::move(caller)](absl::StatusOr<std::string> answer) mutable {
         caller.Answer(std::move(answer));
       });
 }
 
+// Told what the leader answers, as AskPermit and Leave say; dropped with the loop it answers, too.
+template <typename Answer>
+MemberKeeper::BytesCaller MemberKeeper::Tells(Answered done,
+                                              absl::StatusOr<Answer> (*decode)(std::string_view),
+                                              bool Answer::* yes) {
+  return {[done = std::move(done), decode, yes](absl::StatusOr<std::string> bytes) mutable {
+            if (!bytes.ok()) return std::move(done)(bytes.status());
+            absl::StatusOr<Answer> answer = decode(*bytes);
+            if (!answer.ok()) return std::move(done)(answer.status());
+            std::move(done)(*answer.*yes ? std::string() : std::move(answer->sentence));
+          },
+          NotLeading()};
+}
+
+cluster::LeaveRequest MemberKeeper::OwnDeparture() const {
+  return {.member_id = parts_.replica->id(),
+          .node_uuid = options_.self.node_uuid,
+          .boot_epoch = options_.self.boot_epoch};
+}
+
 void MemberKeeper::AskPermit(cluster::PermitReason reason, Answered done) {
-  // Decodes what the leader answers; dropped with the loop it answers, too.
-  BytesCaller caller(
-      [done = std::move(done)](absl::StatusOr<std::string> bytes) mutable {
-        absl::StatusOr<cluster::PermitAnswer> answer =
-            bytes.ok() ? cluster::DecodePermitAnswer(*bytes)
-                       : absl::StatusOr<cluster::PermitAnswer>(bytes.status());
-        if (!answer.ok()) return std::move(done)(answer.status());
-        std::move(done)(answer->granted ? std::string() : std::move(answer->sentence));
-      },
-      NotLeading());
+  BytesCaller caller =
+      Tells(std::move(done), cluster::DecodePermitAnswer, &cluster::PermitAnswer::granted);
   door_->Post([this, reason, caller = std::move(caller)]() mutable {
     const cluster::PermitRequest request{.member_id = parts_.replica->id(),
                                          .boot_epoch = options_.self.boot_epoch,
                                          .reason = reason};
-    AskLeader(cluster::kPermitCall, Encode(request), &MemberKeeper::OnPermit, std::move(caller));
+    AskLeader(cluster::kPermitCall, Encode(request), kAskDeadline, &MemberKeeper::OnPermit,
+              std::move(caller));
   });
 }
 
 void MemberKeeper::Leave(Answered done) {
-  BytesCaller caller(
-      [done = std::move(done)](absl::StatusOr<std::string> bytes) mutable {
-        absl::StatusOr<cluster::LeaveAnswer> answer =
-            bytes.ok() ? cluster::DecodeLeaveAnswer(*bytes)
-                       : absl::StatusOr<cluster::LeaveAnswer>(bytes.status());
-        if (!answer.ok()) return std::move(done)(answer.status());
-        std::move(done)(answer->done ? std::string() : std::move(answer->sentence));
-      },
-      NotLeading());
+  BytesCaller caller =
+      Tells(std::move(done), cluster::DecodeLeaveAnswer, &cluster::LeaveAnswer::done);
   door_->Post([this, caller = std::move(caller)]() mutable {
     if (removed_ || parts_.replica->Status().standing.removed) {
       return caller.Answer(Encode(cluster::LeaveAnswer{.done = true, .sentence = {}}));
     }
-    const cluster::LeaveRequest request{.member_id = parts_.replica->id(),
-                                        .node_uuid = options_.self.node_uuid,
-                                        .boot_epoch = options_.self.boot_epoch};
-    AskLeader(cluster::kLeaveCall, Encode(request), &MemberKeeper::OnLeave, std::move(caller));
+    AskLeader(cluster::kLeaveCall, Encode(OwnDeparture()), kAskDeadline, &MemberKeeper::OnLeave,
+              std::move(caller));
   });
 }
 

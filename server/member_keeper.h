@@ -85,7 +85,11 @@ class MemberKeeper {
   void OnPermit(std::string request, absl::Duration deadline, BytesCaller caller);
   void NotePermit(const cluster::PermitRequest& request, absl::Duration deadline,
                   BytesCaller caller);
-  void AskLeader(const char* method, std::string request,
+  template <typename Answer>
+  static BytesCaller Tells(Answered done, absl::StatusOr<Answer> (*decode)(std::string_view),
+                           bool Answer::* yes);
+  cluster::LeaveRequest OwnDeparture() const;
+  void AskLeader(const char* method, std::string request, absl::Duration deadline,
                  void (MemberKeeper::*serve)(std::string, absl::Duration, BytesCaller),
                  BytesCaller caller);
 

@@ -610,9 +610,7 @@ void Node::KeepMembers() {
 // What the membership is to remember of this member. Peer URLs are said once a start: after that an
 // operator may have changed them for the next one.
 std::string Node::Record(const raft::Members& members) const {
-  const auto known = members.records.find(identity_.member_id);
-  std::optional<MemberRecord> record;
-  if (known != members.records.end()) record = DecodeMemberRecord(known->second);
+  std::optional<MemberRecord> record = RecordOf(members, identity_.member_id);
   if (!record) record.emplace();
   record->name = config_.name;
   record->client_urls = config_.client_urls;

@@ -87,9 +87,7 @@ std::vector<ShownMember> ShownMembers(const raft::Members& members) {
   for (const MemberId id : members.All()) {
     ShownMember& member = shown.emplace_back();
     member.id = id;
-    const auto at = members.records.find(id);
-    std::optional<MemberRecord> record;
-    if (at != members.records.end()) record = DecodeMemberRecord(at->second);
+    std::optional<MemberRecord> record = RecordOf(members, id);
     if (record) member.record = *std::move(record);
     member.learner = members.IsLearner(id) && !member.record.joins_as_voter;
   }

@@ -69,9 +69,7 @@ std::string Obstacle(const raft::Members& members, const JoinRequest& request) {
   for (const MemberId id : members.All()) {
     const std::optional<MemberRecord> record = RecordOf(members, id);
     if (!record || (record->kept && record->name == request.name)) continue;
-    const bool shares = std::ranges::any_of(request.peer_urls, [&record](const std::string& url) {
-      return std::ranges::find(record->peer_urls, url) != record->peer_urls.end();
-    });
+    const bool shares = ShareAny(request.peer_urls, record->peer_urls);
     if (!shares && record->name != request.name) continue;
     return fmt::format(
         "the {} belongs to {}, which did not come by itself under that name; if it is gone, "

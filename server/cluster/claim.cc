@@ -8,6 +8,7 @@
 
 #include "proto/internal/peer.pb.h"
 #include "server/cluster/founding.h"
+#include "server/cluster/slots.h"
 #include "server/cluster/strange.h"
 #include "server/replica/forward.h"
 #include "storage/status.h"
@@ -16,12 +17,6 @@ namespace kv::cluster {
 namespace {
 
 namespace pb = kvd::internal;
-
-bool Share(const std::vector<std::string>& left, const std::vector<std::string>& right) {
-  return std::ranges::any_of(left, [&right](const std::string& url) {
-    return std::ranges::find(right, url) != right.end();
-  });
-}
 
 }  // namespace
 
@@ -62,25 +57,19 @@ absl::StatusOr<ClaimAnswer> DecodeClaimAnswer(std::string_view bytes) {
   ClaimAnswer answer;
   answer.refusal = message.refusal();
   if (!answer.refusal.empty()) return answer;
-  std::optional<raft::Members> members = raft::DecodeMembers(message.members());
-  if (!members || message.cluster_id() == 0 || !members->IsMember(message.member_id())) {
-    return Strange("an answer to a claim that contradicts itself");
-  }
+  ASSIGN_OR_RETURN(answer.members, ReadMembers("a claim", message));
   answer.cluster_id = message.cluster_id();
   answer.member_id = message.member_id();
-  answer.members = *std::move(members);
   return answer;
 }
 
 ClaimDecision Decide(const raft::Members& members, const Claim& claim) {
   ClaimDecision decision;
   for (const MemberId id : members.All()) {
-    const auto at = members.records.find(id);
-    if (at == members.records.end()) continue;
-    std::optional<MemberRecord> record = DecodeMemberRecord(at->second);
+    std::optional<MemberRecord> record = RecordOf(members, id);
     if (!record) continue;
     if (record->node_uuid == claim.node_uuid) return {.refusal = {}, .member_id = id, .change = {}};
-    if (!Share(record->peer_urls, claim.peer_urls)) continue;
+    if (!ShareAny(record->peer_urls, claim.peer_urls)) continue;
     decision.member_id = id;
     if (!record->node_uuid.empty()) {
       decision.refusal = fmt::format(
@@ -114,9 +103,7 @@ ClaimDecision Decide(const raft::Members& members, const Claim& claim) {
 std::optional<raft::MemberChange> NextVoter(const raft::Members& members) {
   if (members.IsJoint()) return std::nullopt;
   for (const MemberId id : members.learners) {
-    const auto at = members.records.find(id);
-    if (at == members.records.end()) continue;
-    std::optional<MemberRecord> record = DecodeMemberRecord(at->second);
+    std::optional<MemberRecord> record = RecordOf(members, id);
     if (!record || !record->joins_as_voter || record->node_uuid.empty()) continue;
     record->joins_as_voter = false;
     raft::MemberChange change;

@@ -4,12 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 #include <utility>
 
 #include "server/cluster/hello.h"
 #include "server/cluster/join.h"
+#include "server/cluster/slots.h"
 #include "storage/check.h"
 #include "storage/mark.h"
 #include "storage/status.h"
@@ -37,12 +37,7 @@ bool SameFounders(const std::vector<Founder>& left, const std::vector<Founder>& 
 }  // namespace
 
 std::optional<uint64_t> Discovery::Ordinal(std::string_view name) const {
-  if (!counts_slots() || !name.starts_with(slot_prefix + "-")) return std::nullopt;
-  const std::string_view digits = name.substr(slot_prefix.size() + 1);
-  uint64_t ordinal = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
-  const bool whole = error == std::errc() && end == digits.data() + digits.size();
-  return whole && std::to_string(ordinal) == digits ? std::optional(ordinal) : std::nullopt;
+  return counts_slots() ? SlotNumber(slot_prefix, name) : std::nullopt;
 }
 
 Founding::Founding(FoundingOptions options, Identity identity, uint64_t seed)

@@ -24,15 +24,12 @@ pb::JoinResponse::Kind ToWire(JoinAnswer::Kind kind) {
 }
 
 absl::StatusOr<JoinAnswer> ReadGrant(const pb::JoinResponse& message) {
-  std::optional<raft::Members> members = raft::DecodeMembers(message.members());
-  if (!members || message.cluster_id() == 0 || !members->IsMember(message.member_id())) {
-    return Strange("an answer to a join that contradicts itself");
-  }
+  ASSIGN_OR_RETURN(raft::Members members, ReadMembers("a join", message));
   return JoinAnswer{.kind = JoinAnswer::Kind::kGranted,
                     .sentence = {},
                     .cluster_id = message.cluster_id(),
                     .member_id = message.member_id(),
-                    .members = *std::move(members)};
+                    .members = std::move(members)};
 }
 
 }  // namespace

@@ -28,6 +28,8 @@ struct DesiredCount {
   uint64_t count = 0;
   uint64_t first = 0;
   std::string reason{};
+  // Of a kCount.
+  bool Wants(uint64_t slot) const { return slot >= first && slot - first < count; }
   friend bool operator==(const DesiredCount&, const DesiredCount&) = default;
 };
 

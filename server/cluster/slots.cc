@@ -23,7 +23,7 @@ std::optional<uint64_t> SlotNumber(std::string_view prefix, std::string_view nam
 
 bool IsWanted(const UpkeepOptions& options, const DesiredCount& desired, std::string_view name) {
   const std::optional<uint64_t> slot = SlotNumber(options.slot_prefix, name);
-  return !slot || (*slot >= desired.first && *slot - desired.first < desired.count);
+  return !slot || desired.Wants(*slot);
 }
 
 const Sight& SightOf(const Sights& sights, MemberId id) {
@@ -32,10 +32,10 @@ const Sight& SightOf(const Sights& sights, MemberId id) {
   return at == sights.end() ? kUnseen : at->second;
 }
 
-std::optional<MemberRecord> RecordOf(const raft::Members& members, MemberId id) {
-  const auto at = members.records.find(id);
-  if (at == members.records.end()) return std::nullopt;
-  return DecodeMemberRecord(at->second);
+bool ShareAny(const std::vector<std::string>& left, const std::vector<std::string>& right) {
+  return std::ranges::any_of(left, [&right](const std::string& url) {
+    return std::ranges::find(right, url) != right.end();
+  });
 }
 
 std::string NameOf(const raft::Members& members, MemberId id) {

@@ -50,7 +50,8 @@ struct Sight {
 using Sights = std::map<MemberId, Sight>;
 const Sight& SightOf(const Sights& sights, MemberId id);  // Nobody's is of one that never answered.
 
-std::optional<MemberRecord> RecordOf(const raft::Members& members, MemberId id);
+// Whether they have a URL in common.
+bool ShareAny(const std::vector<std::string>& left, const std::vector<std::string>& right);
 std::string NameOf(const raft::Members& members, MemberId id);  // "kvd-3 (member 1f)"
 // Members under that name that came by themselves.
 std::vector<MemberId> Holders(const raft::Members& members, std::string_view name);

@@ -73,9 +73,7 @@ Stopping::Plan Stopping::PlanFor(const DesiredCount& count) const {
       return Plan::kEnd;
     case DesiredCount::Kind::kCount:
       if (count.count == 0) return Plan::kEnd;
-      return *options_.slot < count.first || *options_.slot - count.first >= count.count
-                 ? Plan::kLeave
-                 : Plan::kRestart;
+      return count.Wants(*options_.slot) ? Plan::kRestart : Plan::kLeave;
     case DesiredCount::Kind::kUnknown:
     case DesiredCount::Kind::kDenied:
       return Plan::kUnknown;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "storage/mutex.h"
@@ -19,16 +20,28 @@ constexpr std::string_view kAccount = "/var/run/secrets/kubernetes.io/serviceacc
 constexpr size_t kAnswerBytesMax = size_t{4} << 20;
 
 absl::StatusOr<std::string> ReadToken(const std::string& path) {
-  std::ifstream in(path);
-  std::string token((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in || token.empty()) {
-    return MakeStatus(absl::StatusCode::kUnavailable, "the token {} cannot be read", path);
-  }
-  while (!token.empty() && token.back() == '\n') token.pop_back();
-  return token;
+  std::optional<std::string> token = ReadPlatformFile(path);
+  if (token && !token->empty()) return *std::move(token);
+  return MakeStatus(absl::StatusCode::kUnavailable, "the token {} cannot be read", path);
 }
 
 }  // namespace
+
+std::string Describe(const ApiAnswer& answer) {
+  const nlohmann::json status = nlohmann::json::parse(answer.body, nullptr, false);
+  const bool has =
+      status.is_object() && status.contains("message") && status["message"].is_string();
+  return fmt::format("HTTP {}{}", answer.code,
+                     has ? fmt::format(": {}", status["message"].get<std::string>()) : "");
+}
+
+std::optional<std::string> ReadPlatformFile(const std::string& path) {
+  std::ifstream in(path);
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in) return std::nullopt;
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  return text;
+}
 
 absl::StatusOr<ApiClientOptions> InPod(
     const std::function<std::string(const char* variable)>& environment) {

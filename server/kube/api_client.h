@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -34,6 +35,13 @@ struct ApiAnswer {
   int code = 0;  // HTTP's.
   std::string body;
 };
+
+// For a person: the code, and the message that the server puts beside it.
+std::string Describe(const ApiAnswer& answer);
+
+// A small file that the platform keeps, without the white space at its end; nothing if it cannot be
+// read.
+std::optional<std::string> ReadPlatformFile(const std::string& path);
 
 class ApiClient {
  public:

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -21,15 +19,6 @@ constexpr uint64_t kReplicasMax = 1000;
 
 DesiredCount Unknown(std::string reason) {
   return {.kind = DesiredCount::Kind::kUnknown, .reason = std::move(reason)};
-}
-
-// The message that the API server puts beside a code, for a person.
-std::string MessageOf(const ApiAnswer& answer) {
-  const nlohmann::json status = nlohmann::json::parse(answer.body, nullptr, false);
-  const bool has =
-      status.is_object() && status.contains("message") && status["message"].is_string();
-  return fmt::format("HTTP {}{}", answer.code,
-                     has ? fmt::format(": {}", status["message"].get<std::string>()) : "");
 }
 
 DesiredCount ReadSpec(const std::string& body) {
@@ -53,13 +42,11 @@ DesiredCount ReadSpec(const std::string& body) {
 }
 
 DesiredCount ReadNumberFile(const std::string& path) {
-  std::ifstream in(path);
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in) return Unknown(fmt::format("{} cannot be read", path));
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  const std::optional<std::string> text = ReadPlatformFile(path);
+  if (!text) return Unknown(fmt::format("{} cannot be read", path));
   uint64_t count = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count > kReplicasMax) {
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), count);
+  if (error != std::errc() || end != text->data() + text->size() || count > kReplicasMax) {
     return Unknown(fmt::format("{} must hold a whole number from 0 to {}", path, kReplicasMax));
   }
   return {.kind = DesiredCount::Kind::kCount, .count = count};
@@ -76,9 +63,9 @@ DesiredCount ReadStatefulSet(const absl::StatusOr<ApiAnswer>& answer) {
       return {.kind = DesiredCount::Kind::kEnding, .reason = "there is no such StatefulSet"};
     case 401:
     case 403:
-      return {.kind = DesiredCount::Kind::kDenied, .reason = MessageOf(*answer)};
+      return {.kind = DesiredCount::Kind::kDenied, .reason = Describe(*answer)};
     default:
-      return Unknown(fmt::format("the API server answers {}", MessageOf(*answer)));
+      return Unknown(fmt::format("the API server answers {}", Describe(*answer)));
   }
 }
 

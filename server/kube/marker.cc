@@ -19,9 +19,7 @@ std::string Text(const nlohmann::json& object, const char* pointer) {
 }
 
 absl::Status Unexpected(std::string_view name, const ApiAnswer& answer) {
-  const nlohmann::json status = nlohmann::json::parse(answer.body, nullptr, false);
-  return MakeStatus(absl::StatusCode::kUnavailable, "the ConfigMap {}: HTTP {} {}", name,
-                    answer.code, status.is_object() ? Text(status, "/message") : "");
+  return MakeStatus(absl::StatusCode::kUnavailable, "the ConfigMap {}: {}", name, Describe(answer));
 }
 
 absl::StatusOr<Marker> Parse(std::string_view name, const std::string& body) {

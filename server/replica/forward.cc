@@ -250,4 +250,10 @@ std::optional<MemberRecord> DecodeMemberRecord(std::string_view bytes) {
                       .kept = message.kept()};
 }
 
+std::optional<MemberRecord> RecordOf(const raft::Members& members, MemberId id) {
+  const auto at = members.records.find(id);
+  if (at == members.records.end()) return std::nullopt;
+  return DecodeMemberRecord(at->second);
+}
+
 }  // namespace kv

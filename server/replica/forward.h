@@ -83,5 +83,7 @@ struct MemberRecord {
 };
 std::string Encode(const MemberRecord& record);
 std::optional<MemberRecord> DecodeMemberRecord(std::string_view bytes);
+// Nothing if the member has no record, or one that cannot be read.
+std::optional<MemberRecord> RecordOf(const raft::Members& members, MemberId id);
 
 }  // namespace kv

@@ -77,11 +77,9 @@ void Replica::SetPeers(const raft::Members& members) {
     if (member == id()) continue;
     PeerAddress& peer = peers[member];
     peer.id = member;
-    auto record = members.records.find(member);
-    if (record == members.records.end()) continue;
-    if (std::optional<MemberRecord> decoded = DecodeMemberRecord(record->second)) {
-      peer.urls = std::move(decoded->peer_urls);
-      peer.node_uuid = std::move(decoded->node_uuid);
+    if (std::optional<MemberRecord> record = RecordOf(members, member)) {
+      peer.urls = std::move(record->peer_urls);
+      peer.node_uuid = std::move(record->node_uuid);
     }
   }
   // A member that was removed while we ran can still be told so.

@@ -240,15 +240,36 @@ Host& Cluster::AwaitLeader(Time limit) {
 }
 
 void Cluster::Await(std::string_view what, const std::function<bool()>& happened, Time limit) {
-  if (!scheduler_.RunUntil(happened, limit)) {
-    std::string text = fmt::format("waited {} ms in vain for {}", limit / kMillisecond, what);
-    for (const Host& host : hosts_) {
-      text += fmt::format("; {} {}", host.name,
-                          host.serving() ? raft::Describe(host.core().standing())
-                                         : (host.up() ? "starts" : "is down"));
+  if (!scheduler_.RunUntil(happened, limit)) CondemnWait(what, limit);
+}
+
+void Cluster::AwaitCaughtUp(std::string_view what, const std::function<bool()>& happened,
+                            Time limit) {
+  const auto applied = [this] {
+    uint64_t sum = 0;
+    for (Host& host : hosts_) {
+      if (host.serving()) sum += host.machine().applied().index;
     }
-    Condemn(text);
+    return sum;
+  };
+  uint64_t before = applied();
+  while (!scheduler_.RunUntil(happened, limit)) {
+    const uint64_t now = applied();
+    if (now <= before) CondemnWait(what, limit);
+    before = now;
   }
+}
+
+void Cluster::CondemnWait(std::string_view what, Time limit) {
+  std::string text = fmt::format("waited {} ms in vain for {}", limit / kMillisecond, what);
+  for (const Host& host : hosts_) {
+    text +=
+        fmt::format("; {} {}", host.name,
+                    host.serving() ? fmt::format("applied={} {}", host.machine().applied().index,
+                                                 raft::Describe(host.core().standing()))
+                                   : (host.up() ? "starts" : "is down"));
+  }
+  Condemn(text);
 }
 
 Host& Cluster::AddHost(Host* at) {

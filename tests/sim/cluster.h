@@ -133,6 +133,11 @@ class Cluster {
   // Runs until `happened`, or condemns the run with the sentence.
   void Await(std::string_view what, const std::function<bool()>& happened, Time limit);
 
+  // The same for what takes as long as the slowest member needs to catch up, which a tiny window
+  // over a slow link makes any time at all: `limit` counts from the last entry that anybody
+  // applied.
+  void AwaitCaughtUp(std::string_view what, const std::function<bool()>& happened, Time limit);
+
   // For the timeline of a failure; `text` is made only if somebody will read it.
   bool tracing() const { return options_.trace; }
   void Note(const Host* host, std::string text);
@@ -142,6 +147,7 @@ class Cluster {
   bool pods() const { return options_.desired != nullptr; }
   std::string NameOf(int number) const;
   NodeConfig ConfigOf(const Host& host, Process* process);
+  [[noreturn]] void CondemnWait(std::string_view what, Time limit);
   void End(Host& host);
   void After(SimLoop& loop);
   void DieIfAdopting(const Process& process);

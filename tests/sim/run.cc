@@ -839,7 +839,8 @@ void Run::CheckRest() {
     }
     return true;
   };
-  cluster_.Await("the members to agree and come to rest", agree, 100 * timeout + 30 * kSecond);
+  cluster_.AwaitCaughtUp("the members to agree and come to rest", agree,
+                         100 * timeout + 30 * kSecond);
 
   // What is still on its way says nothing of those at rest.
   scheduler_.RunFor(10 * timeout);

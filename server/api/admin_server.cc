@@ -207,7 +207,7 @@ class AdminServer::Running {
   void Stop() {
     stopping_ = true;
     mailbox_->Wake();
-    loop_.reset();
+    if (loop_) loop_->Stop();
     for (const int fd : listeners_) close(fd);
     listeners_.clear();
   }

@@ -149,7 +149,7 @@ class Services::Running {
     draining_ = true;
     probes_->Close("the member is stopping");
     edge_.BeginStop();
-    loop_.reset();  // Before the health that it tells.
+    loop_->Stop();  // Before the health that it tells.
     health_.Stop();
     watch_.Stop();
     maintenance_.Stop();

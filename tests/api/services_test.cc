@@ -403,6 +403,21 @@ TEST_CASE("reflection names the services") {
   queue.Next(&tag, &ok);
 }
 
+TEST_CASE("a server may stop at any moment of its own work") {
+  LoneMember member;
+  for (int i = 0; i < 200; ++i) {
+    Services services({.listen_client_urls = {"http://127.0.0.1:0"}},
+                      {.runtime = &member.runtime(),
+                       .replica = &member.replica(),
+                       .machine = &member.machine(),
+                       .metrics = &member.metrics()});
+    REQUIRE(services.Start().ok());
+    for (int turns = 0; turns < i; ++turns) std::this_thread::yield();  // Another moment each time.
+    services.Stop(absl::ZeroDuration());
+  }
+  CHECK(member.Put("k", "v").ok());
+}
+
 TEST_CASE("a port that is taken is refused with a sentence") {
   LoneMember first;
   const std::string url = "http://" + first.address();

@@ -138,7 +138,9 @@ class LimitsTest(unittest.TestCase):
                 self.assertEqual(answer.exception.read().decode(),
                                  '{"health":"false","reason":"ALARM NOSPACE"}\n')
             self.assertEqual(cluster.kvctl("del", "bulk/0").stdout, "1\n")
-            self.assertEqual(cluster.kvctl("alarm", "disarm").stdout, alarms)
+            # Whoever else found its own disk full has raised another one meanwhile.
+            disarmed = cluster.kvctl("alarm", "disarm").stdout
+            self.assertLessEqual(set(alarms.splitlines()), set(disarmed.splitlines()))
             self.assertEqual(cluster.kvctl("alarm", "list").stdout, "")
 
     def test_bytes_that_are_no_protocol_end_only_their_connection(self):

@@ -1,5 +1,6 @@
 """The scenarios, each in a namespace of its own; see README.md for what each is to show."""
 
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -144,7 +145,52 @@ class Release:
         return next(m["name"] for m in self.members() if m["ID"] == leader)
 
     def log(self, pod):
-        return self.k("logs", pod, "--tail=200", check=False).stdout
+        """Of this container and of the one before it."""
+        return "".join(self.k("logs", pod, "--tail=200", *which, check=False).stdout
+                       for which in (("--previous",), ()))
+
+    def node_of(self, pod):
+        return self.pods()[pod]["spec"]["nodeName"]
+
+    def hold_down(self, pod):
+        """The pod stays, its container ends: there is no such image. Deleting the pod undoes it."""
+        self.k("patch", "pod", pod, "-p", json.dumps(
+            {"spec": {"containers": [{"name": "kvd", "image": "localhost/none:1"}]}}))
+        await_condition(f"{pod} down", lambda: not any(
+            "running" in status["state"]
+            for status in self.pods()[pod]["status"]["containerStatuses"]) or "up")
+
+    def in_volume(self, pod, command):
+        """Runs a shell command in the volume of a pod that is down, at /volume."""
+        claim = f"data-{pod}"
+        spec = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hand"}, "spec": {
+            "restartPolicy": "Never",
+            "nodeName": self.node_of_claim(claim),
+            "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+            "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": claim}}],
+            "containers": [{"name": "hand", "image": self.options.hand_image,
+                            "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", command],
+                            "volumeMounts": [{"name": "volume", "mountPath": "/volume"}]}]}}
+        sh("kubectl", "-n", self.namespace, "create", "-f", "-", stdin=json.dumps(spec))
+
+        def over():
+            phase = self.get("pod", "hand")["status"].get("phase")
+            if phase == "Failed":
+                raise Failed(f"{command} in {claim}: {self.k('logs', 'hand', check=False).stdout}")
+            return phase == "Succeeded" or phase
+        await_condition(f"{command!r} in {claim}", over)
+        self.k("delete", "pod", "hand", "--grace-period=0", "--force")
+        await_condition("the hand to be gone", lambda: self.k(
+            "get", "pod", "hand", check=False).returncode != 0 or "there")
+
+    def node_of_claim(self, claim):
+        volume = kubectl_json("get", "pv", self.get("pvc", claim)["spec"]["volumeName"])
+        terms = volume["spec"].get("nodeAffinity", {}).get("required", {}).get(
+            "nodeSelectorTerms", [])
+        names = [value for term in terms for expression in term.get("matchExpressions", [])
+                 if expression["key"] == "kubernetes.io/hostname"
+                 for value in expression["values"]]
+        return names[0] if names else None
 
     def story(self):
         lines = [self.k("get", "pods,pvc", "-o", "wide", check=False).stdout]
@@ -207,10 +253,32 @@ def scale_steps(release, load, steps, scale):
     times = []
     for count in steps:
         scale(count)
-        times.append(f"{count}: {release.await_members(count):.0f} s")
+        times.append(f"{count}: {release.await_members(count, release.options.scale_within):.0f} s")
         release.ready(count)
         settle(load)
     return times
+
+
+def upgrades_keep_the_scale(release, helm):
+    """After kubectl scale, an upgrade that changes something else: Helm 4 refuses to take the count
+    back, Helm 3 takes it; said or not, the members follow the count and nothing is lost."""
+    release.scale(3)
+    release.await_members(3)
+    release.ready(3)
+    upgraded = sh(helm, "upgrade", "kvd", CHART, "-n", release.namespace, "-f", "-", check=False,
+                  stdin=release.values({"replicaCount": 1, "podAnnotations": {"changed": "yes"}}))
+    count = release.get("statefulset", "kvd")["spec"]["replicas"]
+    release.await_members(count)
+    release.ready(count)
+    if upgraded.returncode == 0:
+        return f"another upgrade sets the count to {count}"
+    if "conflict" not in upgraded.stderr or count != 3:
+        raise Failed(f"the upgrade failed, and {count} are wanted: {upgraded.stderr}")
+    # The way out that the chart's notes give.
+    release.install(replicaCount=3, wait=False, podAnnotations={"changed": "yes"})
+    release.await_members(3)
+    release.ready(3)
+    return "another upgrade is refused as a conflict; with replicaCount=3 it goes through"
 
 
 def s05(options):
@@ -227,6 +295,18 @@ def s05(options):
                 times = scale_steps(release, load, (3, 5, 3, 1), scale)
             judge(release, load, cluster, 1)
             said.append(f"{way}: members after {', '.join(times)}; {load.report()}")
+    helms = [("helm", options.helm), *([("the other helm", options.other_helm)]
+                                       if options.other_helm else [])]
+    for n, (name, helm) in enumerate(helms):
+        with Release(options, f"kvd-s05-upgrade{n}") as release:
+            release.helm = helm
+            release.install(replicaCount=1)
+            cluster = release.cluster_id()
+            with release.load() as load:
+                settle(load)
+                said.append(f"{name}: {upgrades_keep_the_scale(release, helm)}")
+                settle(load)
+            judge(release, load, cluster, release.get("statefulset", "kvd")["spec"]["replicas"])
     return said
 
 
@@ -242,6 +322,26 @@ def s06(options):
             settle(load)
         judge(release, load, cluster, 1)
         return [f"members after {took:.0f} s", load.report()]
+
+
+def s06b(options):
+    """3->1 while kvd-0 is on a new disk, and back to 3"""
+    with Release(options, "kvd-s06b") as release:
+        # A learner for as long as it takes to scale.
+        release.install(persistence={"size": "1Gi"})
+        cluster = release.cluster_id()
+        with release.load() as load:
+            settle(load)
+            lose_volume(release, "kvd-0")
+            release.scale(1)
+            release.await_members(1)
+            settle(load)
+            release.scale(3)
+            release.await_members(3)
+            release.ready(3)
+            settle(load)
+        judge(release, load, cluster, 3)
+        return [load.report()]
 
 
 def s07(options):
@@ -299,6 +399,47 @@ def s08(options):
         return [*said, load.report()]
 
 
+@contextlib.contextmanager
+def cut_off(options, node, others):
+    """The node reaches everything but those nodes."""
+    if not options.chaos:
+        raise Skipped("nodes cannot be cut off without --chaos")
+    driver = pathlib.Path(options.chaos) / "node"
+    for other in others:
+        sh(driver, "isolate", node, other)
+    try:
+        yield
+    finally:
+        sh(driver, "heal", node)
+
+
+def s09(options):
+    """a lost volume while the others cannot be reached: it waits, and founds nothing"""
+    with Release(options, "kvd-s09") as release:
+        release.install()
+        cluster, ids = release.cluster_id(), release.ids()
+        numbers = {pod: release.node_of(pod).removeprefix("node") for pod in ids}
+        if len(set(numbers.values())) < 3:
+            raise Skipped("the three pods share nodes")
+        others = [numbers[pod] for pod in ("kvd-1", "kvd-2")]
+        with release.load() as load:
+            settle(load)
+            with cut_off(options, numbers["kvd-0"], others):
+                lose_volume(release, "kvd-0")
+                await_condition("kvd-0 to say whom it waits for", lambda: all(
+                    f"waiting for: " in release.log("kvd-0") and other in release.log("kvd-0")
+                    for other in ("kvd-1", "kvd-2")) or "silent")
+                settle(load)
+                if release.ids() != ids:
+                    raise Failed("members changed while it was cut off")
+            await_condition("a new member id", lambda: release.ids().get("kvd-0") not in
+                            (ids["kvd-0"], None) or release.ids())
+            release.ready(3)
+            settle(load)
+        judge(release, load, cluster, 3)
+        return [load.report()]
+
+
 def transfers(release):
     terms = json.loads(kvctl(release.endpoint(), "endpoint", "status", "-w", "json").stdout)
     return terms[0]["Status"]["raftTerm"]
@@ -330,11 +471,7 @@ def s13(options):
         cluster = release.cluster_id()
         with release.load() as load:
             settle(load)
-            # A pod that cannot start: its image is not there.
-            release.k("patch", "pod", "kvd-0", "-p", json.dumps(
-                {"spec": {"containers": [{"name": "kvd", "image": "localhost/none:1"}]}}))
-            await_condition("kvd-0 down", lambda: not all(
-                s["ready"] for s in release.pods()["kvd-0"]["status"]["containerStatuses"]) or "up")
+            release.hold_down("kvd-0")
             release.k("rollout", "restart", "statefulset/kvd")
             await_condition("a pod that waits for its permit", lambda: any(
                 "waits for the permit" in release.log(pod) for pod in release.pods()) or "none")
@@ -359,6 +496,46 @@ def s14(options):
         if release.ids() != ids:
             raise Failed("members changed")
         return [load.report()]
+
+
+def drain(node):
+    return subprocess.Popen(["kubectl", "drain", node, "--ignore-daemonsets",
+                             "--delete-emptydir-data", "--timeout=60s"],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def s15(options):
+    """two nodes are drained at once: the budget lets one member go at a time, and nobody is removed"""
+    with Release(options, "kvd-s15") as release:
+        release.install()
+        cluster, ids = release.cluster_id(), release.ids()
+        nodes = sorted({release.node_of(pod) for pod in ids})
+        if len(nodes) < 3:
+            raise Skipped("the three pods share nodes")
+        least = 3
+        with release.load() as load:
+            settle(load)
+            drains = [drain(node) for node in nodes[:2]]
+            try:
+                while any(one.poll() is None for one in drains):
+                    bound = [pod for pod in release.pods().values()
+                             if "deletionTimestamp" not in pod["metadata"] and any(
+                                 c["type"] == "Ready" and c["status"] == "True"
+                                 for c in pod["status"].get("conditions", []))]
+                    least = min(least, len(bound))
+                    time.sleep(0.5)
+            finally:
+                for node in nodes[:2]:
+                    sh("kubectl", "uncordon", node)
+            release.ready(3)
+            settle(load)
+        judge(release, load, cluster, 3)
+        if release.ids() != ids:
+            raise Failed("members changed")
+        if least < 2:
+            raise Failed(f"{least} pods were ready at one moment")
+        refused = sum(one.returncode != 0 for one in drains)
+        return [f"{refused} of 2 drains had to wait for the other node", load.report()]
 
 
 def s16(options):
@@ -433,6 +610,52 @@ def s19(options):
         return [load.report()]
 
 
+def s20(options):
+    """an old copy of a volume is put back: of one member, then of all at once"""
+    with Release(options, "kvd-s20") as release:
+        release.install()
+        cluster, ids = release.cluster_id(), release.ids()
+        with release.load() as load:
+            settle(load)
+            release.hold_down("kvd-2")
+            release.in_volume("kvd-2", "cp -a /volume/data /volume/copy")
+            release.k("delete", "pod", "kvd-2")
+            release.ready(3)
+            settle(load)
+            release.hold_down("kvd-2")
+            release.in_volume("kvd-2", "rm -r /volume/data && mv /volume/copy /volume/data")
+            release.k("delete", "pod", "kvd-2")
+            await_condition("the old copy to be found out", lambda: (
+                "is older than what its member acknowledged" in release.log("kvd-2")) or "silent")
+            await_condition("a new member id", lambda: release.ids().get("kvd-2") not in
+                            (ids["kvd-2"], None) or release.ids())
+            release.ready(3)
+            settle(load)
+        judge(release, load, cluster, 3)
+
+        # All of them: nobody is left who knows better, and nothing is thrown away.
+        ids = release.ids()
+        kvctl(release.endpoint(), "put", "before", "yes")
+        claims = sorted(ids)
+
+        def with_all_down(command):
+            release.scale(0)
+            await_condition("no pod", lambda: not release.pods() or "pods are left")
+            for pod in claims:
+                release.in_volume(pod, command)
+            release.scale(3)
+            release.ready(3)
+        with_all_down("cp -a /volume/data /volume/copy")
+        kvctl(release.endpoint(), "put", "after", "yes")
+        with_all_down("rm -r /volume/data && mv /volume/copy /volume/data")
+        release.await_members(3)
+        if release.cluster_id() != cluster or release.ids() != ids:
+            raise Failed("another cluster, or other members")
+        if "yes" not in kvctl(release.endpoint(), "get", "before").stdout:
+            raise Failed("what the copies held is gone")
+        return [load.report()]
+
+
 def s21(options):
     """the right to read the count is gone during a scale-down: nobody is removed; then it is back"""
     with Release(options, "kvd-s21") as release:
@@ -479,15 +702,13 @@ ALL = {
     "S01": s01,
     "S02": not_yet("DNS outage: no driver for it yet"),
     "S03": not_yet("failpoints are not built yet; the crash points of founding run in simulation"),
-    "S04": s04, "S05": s05, "S06": s06, "S07": s07, "S08": s08,
-    "S09": not_yet("a partition of a replaced pod: needs --chaos, not written yet"),
+    "S04": s04, "S05": s05, "S06": s06, "S06b": s06b, "S07": s07, "S08": s08,
+    "S09": s09,
     "S10": not_yet("kvctl recover plan is not there yet"),
     "S11": not_yet("kvctl cluster forget is not there yet"),
     "S12": s12, "S13": s13, "S14": s14,
-    "S15": not_yet("drains: not written yet"),
-    "S16": s16, "S17": s17, "S18": s18, "S19": s19,
-    "S20": not_yet("a volume restored from a copy: the rollback guard is not there yet"),
-    "S21": s21, "S22": s22,
+    "S15": s15, "S16": s16, "S17": s17, "S18": s18, "S19": s19,
+    "S20": s20, "S21": s21, "S22": s22,
 }
 
 

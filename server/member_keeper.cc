@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/cluster/acknowledged.h"
 #include "server/cluster/hello.h"
 #include "server/raft/describe.h"
 #include "storage/status.h"
@@ -17,6 +18,7 @@ constexpr char kAdmitCall[] = "admit";
 constexpr absl::Duration kAskDeadline = absl::Seconds(3);
 constexpr absl::Duration kChangeDeadline = absl::Seconds(5);
 constexpr absl::Duration kLeaderlessForLong = absl::Seconds(5);
+constexpr absl::Duration kNoteInterval = absl::Seconds(10);
 constexpr absl::Duration kHelloDeadline = absl::Seconds(1);
 
 absl::Status NotLeading() {
@@ -238,7 +240,7 @@ void MemberKeeper::OnPermit(std::string bytes, absl::Duration deadline, BytesCal
   if (!request.ok()) return caller.Answer(request.status());
   if (!Leads()) return caller.Answer(NotLeading());
   cluster::Permits::Decision decision = permits_->Decide(*request, PermitFacts());
-  const bool noted = parts_.machine->cluster_version() >= kStopPermitVersion;
+  const bool noted = parts_.machine->cluster_version() >= kMembershipVersion;
   if (decision.verdict == cluster::Permits::Verdict::kNote && noted) {
     return NotePermit(*request, deadline, std::move(caller));
   }
@@ -337,6 +339,7 @@ void MemberKeeper::Tick() {
     upkeep_.emplace(options_.upkeep);
     permits_.emplace();
     count_read_.reset();
+    noted_ = parts_.runtime->Uptime();
     said_.clear();
   }
   Look(status);
@@ -362,6 +365,24 @@ void MemberKeeper::Look(const ReplicaStatus& status) {
     ReadCount();
   }
   TakeBackPermit();
+  NoteAcknowledged(status);
+}
+
+void MemberKeeper::NoteAcknowledged(const ReplicaStatus& status) {
+  const absl::Duration now = parts_.runtime->Uptime();
+  if (now - noted_ < kNoteInterval) return;
+  noted_ = now;
+  if (parts_.machine->cluster_version() < kMembershipVersion) return;
+  const auto worth = cluster::WorthNoting({.self = parts_.replica->id(),
+                                           .members = status.standing.members,
+                                           .commit = status.commit,
+                                           .stable = status.stable_index,
+                                           .followers = status.followers,
+                                           .noted = parts_.machine->maintenance().acknowledged});
+  // Lost with this leader or its term: the next look finds the same again.
+  if (worth) {
+    parts_.replica->Propose(AcknowledgedCommand(*worth), kNoteInterval, [](ProposalResult) {});
+  }
 }
 
 void MemberKeeper::ReadCount() {

@@ -102,6 +102,7 @@ class MemberKeeper {
   void Change(raft::MemberChange change, std::string what);
   void HandOver(MemberId to);
   void Say(const std::vector<std::string>& sentences);
+  void NoteAcknowledged(const ReplicaStatus& status);
   void TakeBackPermit();
   void GiveBackPermit(const StopPermit& permit);
   void GiveBackOwnPermit();
@@ -123,6 +124,7 @@ class MemberKeeper {
   size_t asked_ = 0;
   bool reading_count_ = false;
   std::optional<absl::Duration> count_read_;
+  absl::Duration noted_;  // When it was last noted who acknowledged what.
   std::vector<std::string> said_;
 };
 

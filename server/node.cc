@@ -171,6 +171,13 @@ absl::Status Node::ReadWhoThisIs() {
           fmt::format("this member was removed from its cluster and cannot come back: member={:x} "
                       "cluster={:x}; empty {} and add it as a new one with \"kvctl member add {}\"",
                       identity_.member_id, identity_.cluster_id, config_.data_dir, config_.name));
+    case cluster::State::kStale:
+      if (config_.discovery) {
+        ChooseNextUuid();
+        break;
+      }
+      return Refuse(fmt::format("{} is older than what its member {:x} acknowledged: {}",
+                                config_.data_dir, identity_.member_id, WhatStaleNeeds()));
     case cluster::State::kBlank:
     case cluster::State::kPromised:
       if (has_member) {
@@ -545,6 +552,17 @@ absl::Status Node::OpenMember() {
   parts.log_store = std::move(log);
   parts.floor = std::move(floor);
   parts.fatal = config_.fatal;
+  parts.noted_of = [machine = machine_.get()](MemberId member) {
+    const std::map<MemberId, Index> noted = machine->maintenance().acknowledged;
+    const auto at = noted.find(member);
+    return at == noted.end() ? Index{0} : at->second;
+  };
+  parts.found_stale = [this, door = door_](MemberId by, Index acknowledged) {
+    door->Post([this, by, acknowledged] {
+      loop_->AssertCurrent();
+      EndAsStale(by, acknowledged);
+    });
+  };
   parts.metrics = WatchedMetrics();
   KeepLeases();
   replica_ = std::make_unique<Replica>(std::move(self), std::move(options), std::move(parts),
@@ -748,16 +766,43 @@ void Node::OnClaim(const cluster::Claim& claim, absl::Duration deadline, ClaimCa
 
 void Node::EndAsRemoved() {
   MARK("node.ends_as_removed");
-  identity_.state = cluster::State::kRemoved;
+  EndAs(cluster::State::kRemoved,
+        fmt::format("this member was removed from its cluster: member={:x} cluster={:x}; it will "
+                    "not start again {}{}",
+                    identity_.member_id, identity_.cluster_id,
+                    config_.discovery ? "as this one in " : "from ", config_.data_dir));
+}
+
+void Node::EndAsStale(MemberId by, Index acknowledged) {
+  if (stopping_ || halted_ || identity_.state != cluster::State::kMember) return;
+  MARK("node.ends_as_stale");
+  EndAs(cluster::State::kStale,
+        fmt::format("this disk is older than what its member acknowledged: its log ends at entry "
+                    "{}, and member {:x} knows of entry {}; {}",
+                    replica_->Status().last_index, by, acknowledged, WhatStaleNeeds()));
+}
+
+std::string Node::WhatStaleNeeds() const {
+  if (config_.discovery) {
+    return fmt::format(
+        "an old copy of it was put back, or it lost what was synced. It takes no part any more; it "
+        "joins as another one once a leader takes it in, and what {} holds stays until then",
+        config_.data_dir);
+  }
+  return fmt::format(
+      "an old copy of it was put back, or it lost what was synced. It must not vote any more: on a "
+      "live member \"kvctl member remove {:x}\" and \"kvctl member add {}\", then start with an "
+      "empty data directory instead of {}",
+      identity_.member_id, config_.name, config_.data_dir);
+}
+
+void Node::EndAs(cluster::State state, std::string sentence) {
+  identity_.state = state;
   identity_.formed = false;
   if (config_.discovery) ChooseNextUuid();
   const absl::Status written = cluster::WriteIdentity(env_, Path("identity"), identity_);
-  config_.fatal(fmt::format(
-      "this member was removed from its cluster: member={:x} cluster={:x}; it will not start again "
-      "{}{}{}",
-      identity_.member_id, identity_.cluster_id, config_.discovery ? "as this one in " : "from ",
-      config_.data_dir,
-      written.ok() ? "" : fmt::format(" (which could not be noted: {})", Message(written))));
+  if (!written.ok()) sentence += fmt::format(" (which could not be noted: {})", Message(written));
+  config_.fatal(sentence);
 }
 
 void Node::Stop(absl::Duration drain, absl::AnyInvocable<void() &&> stopped) {

@@ -11,7 +11,7 @@
 //   <data>/identity    who this disk is (server/cluster/identity.h)
 //   <data>/member/     log/ (with log/FLOOR), STATE, state-N/, incoming/, outgoing/
 //   <data>/restore/    a backup that the first start founds a cluster from (storage/restore.h)
-//   <data>/removed-*/  under discovery: what a removed member held, until the disk votes again
+//   <data>/removed-*/  under discovery: what the disk held as another member, until it votes again
 #pragma once
 
 #include <cstdint>
@@ -88,7 +88,8 @@ struct NodeConfig {
   // to open ports. May be empty.
   std::function<absl::Status()> disk_taken;
   std::function<void(LineLevel, std::string_view line)> log;
-  // The process must end, with a sentence: the disk broke its word, or this member was removed. May
+  // The process must end, with a sentence: the disk broke its word or is older than its word, or
+  // this member was removed. May
   // return; the node does nothing more then that others could believe. From any loop.
   std::function<void(std::string_view sentence)> fatal;
   ReplicaMetrics metrics;
@@ -186,6 +187,9 @@ class Node {
   void GiveVote(const raft::Members& members) KV_NODE_LOOP;
   void Change(raft::MemberChange change, std::string_view what) KV_NODE_LOOP;
   void EndAsRemoved() KV_NODE_LOOP;
+  void EndAsStale(MemberId by, Index acknowledged) KV_NODE_LOOP;
+  std::string WhatStaleNeeds() const KV_NODE_LOOP;
+  void EndAs(cluster::State state, std::string sentence) KV_NODE_LOOP;
   void Answer(absl::Status status) KV_NODE_LOOP;
   void Close() KV_NODE_LOOP;
 #undef KV_NODE_LOOP

@@ -49,8 +49,8 @@ void Node::ChooseNextUuid() {
   identity_.next_uuid = cluster::MakeNodeUuid(high, runtime_.Random());
 }
 
-// The identity says REMOVED and the next uuid, durably. Every step below may be cut short and is
-// done again by the next start: member/ is gone before the disk calls itself blank.
+// The identity says REMOVED or STALE, and the next uuid, durably. Every step below may be cut short
+// and is done again by the next start: member/ is gone before the disk calls itself blank.
 void Node::BeginAnew() {
   if (stopping_ || halted_) return;
   absl::Status done = PutAside();
@@ -62,7 +62,8 @@ void Node::BeginAnew() {
     if (done.ok()) identity_ = std::move(blank);
   }
   if (!done.ok()) return Answer(std::move(done));
-  Log(LineLevel::kInfo, fmt::format("this removed disk begins anew: uuid={}", identity_.node_uuid));
+  Log(LineLevel::kInfo,
+      fmt::format("this disk begins anew, as another one: uuid={}", identity_.node_uuid));
   driver_->Close();
   Found();
 }

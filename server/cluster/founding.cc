@@ -127,7 +127,10 @@ Founding::Output Founding::Tick() {
     output.asks.push_back({.kind = Ask::Kind::kHello, .to = name, .round = round_, .record = {}});
   }
   AskOutside(output);
-  if (MetMembers(output) || IsTotalLoss() || identity_.state == State::kMember) return output;
+  if (MetMembers(output) || identity_.state == State::kStale || IsTotalLoss() ||
+      identity_.state == State::kMember) {
+    return output;
+  }
   if (proposal_) {
     AskPromises(output);
     FoundIfAllPromised(output);
@@ -316,7 +319,7 @@ std::string Founding::ContradictionAmong(const std::vector<const Standing*>& mem
           "this member again",
           first.name, Id(first.cluster_id), member->name, Id(member->cluster_id));
     }
-    if (member->node_uuid == identity_.node_uuid) {
+    if (member->node_uuid == uuid()) {
       return fmt::format("the data directory of \"{}\" is a copy of this member's; empty this one",
                          member->name);
     }
@@ -366,7 +369,7 @@ void Founding::AskToJoin(const std::vector<const Standing*>& members, Output& ou
 
 JoinRequest Founding::MakeJoinRequest() const {
   return {.name = options_.name,
-          .node_uuid = identity_.node_uuid,
+          .node_uuid = uuid(),
           .peer_urls = options_.peer_urls,
           .client_urls = options_.client_urls,
           .version = options_.version,
@@ -392,6 +395,11 @@ Founding::Output Founding::JoinAnswered(const std::string& name,
         "first is gone, empty this data directory",
         Id(identity_.member_id), Id(identity_.cluster_id), Id(answer->member_id),
         Id(answer->cluster_id));
+    return output;
+  }
+  if (identity_.state == State::kStale) {
+    // The grant is for the next uuid: the blank disk that this one becomes asks again and has it.
+    output.begin_anew = true;
     return output;
   }
   identity_.state = State::kMember;
@@ -662,10 +670,11 @@ Founding::Output Founding::PrepareAsked(const FoundingRecord& record) {
 }
 
 std::string Founding::FaultOf(const FoundingRecord& record) const {
-  if (identity_.state == State::kMember || identity_.state == State::kRemoved) {
-    return fmt::format("\"{}\" is {} of cluster {}", options_.name,
-                       identity_.state == State::kMember ? "a member" : "a removed member",
-                       Id(identity_.cluster_id));
+  if (identity_.cluster_id != 0) {
+    const std::string_view is = identity_.state == State::kMember    ? "a member"
+                                : identity_.state == State::kRemoved ? "a removed member"
+                                                                     : "on an old disk of a member";
+    return fmt::format("\"{}\" is {} of cluster {}", options_.name, is, Id(identity_.cluster_id));
   }
   if (!halted_.empty()) return fmt::format("\"{}\" has halted: {}", options_.name, halted_);
   if (joining_ || !Members().empty()) {
@@ -745,7 +754,7 @@ Founding::Output Founding::CommitAsked(const FoundingRecord& record) {
 Standing Founding::standing() const {
   Standing standing;
   standing.name = options_.name;
-  standing.node_uuid = identity_.node_uuid;
+  standing.node_uuid = uuid();
   // Who found that all is lost goes on asking, and is asked.
   standing.state = halted_.empty() || lost_ ? identity_.state : State::kHalted;
   standing.cluster_id = identity_.cluster_id;
@@ -771,11 +780,19 @@ std::string Founding::WhyRemoved() const {
                      options_.name, survey_.size());
 }
 
+std::string Founding::WhyStale() const {
+  return fmt::format(
+      "a leader with a quorum to take this disk in as another one: it is older than what member {} "
+      "of cluster {} acknowledged, and its data stays where it is until then",
+      Id(identity_.member_id), Id(identity_.cluster_id));
+}
+
 std::vector<std::string> Founding::Missing() const {
   if (!halted_.empty()) return {halted_};
   std::vector<std::string> missing;
   if (founded()) return missing;
   if (identity_.state == State::kRemoved) return {WhyRemoved()};
+  if (identity_.state == State::kStale) missing.push_back(WhyStale());
   const bool met = !Members().empty();
   for (const std::string& wait : {waits_.desired, waits_.join}) {
     if (!wait.empty()) missing.push_back(wait);

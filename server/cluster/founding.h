@@ -130,7 +130,8 @@ class Founding {
     std::optional<Marker> write_marker;  // Answered by MarkerWritten.
     bool read_marker = false;            // Answered by MarkerRead.
     bool read_desired = false;           // Answered by DesiredRead.
-    // This removed disk's slot is wanted: it is to become a blank one. Nothing else is asked.
+    // This removed disk's slot is wanted, or a leader takes in what this old disk is to become: a
+    // blank one. Nothing else is asked.
     bool begin_anew = false;
     // With a list, this process must not go on: a sentence with the reason and the next step.
     std::optional<std::string> halt;
@@ -222,6 +223,11 @@ class Founding {
   bool IsTotalLoss();
   bool IsWantedAgain() const;
   std::string WhyRemoved() const;
+  std::string WhyStale() const;
+  // Of this disk, or of the blank one that it asks to become.
+  const std::string& uuid() const {
+    return identity_.state == State::kStale ? identity_.next_uuid : identity_.node_uuid;
+  }
   FoundingRecord MakeRecord(std::vector<Founder> founders);
   void AskPromises(Output& output);
   void FoundIfAllPromised(Output& output);

@@ -67,6 +67,7 @@ pb::NodeState ToWire(State state) {
     case State::kRemoved:
       return pb::REMOVED;
     case State::kHalted:
+    case State::kStale:  // Nobody may count on it, whatever it waits for.
       return pb::HALTED;
   }
   return pb::NODE_STATE_UNSPECIFIED;

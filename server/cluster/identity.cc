@@ -72,8 +72,8 @@ std::string_view FaultOf(const Identity& identity) {
   if (identity.record && identity.record->founders.empty()) return "a record without founders";
   if (identity.formed && identity.state != State::kMember)
     return "only a member's cluster is formed";
-  if (!identity.next_uuid.empty() &&
-      (identity.state != State::kRemoved || !IsUuid(identity.next_uuid))) {
+  const bool begins_anew = identity.state == State::kRemoved || identity.state == State::kStale;
+  if (!identity.next_uuid.empty() && (!begins_anew || !IsUuid(identity.next_uuid))) {
     return "a next uuid that cannot be";
   }
   switch (identity.state) {
@@ -85,6 +85,8 @@ std::string_view FaultOf(const Identity& identity) {
       return has_ids ? "" : "a member without ids";
     case State::kRemoved:
       return has_ids ? "" : "a removed member without ids";
+    case State::kStale:
+      return has_ids ? "" : "an old member without ids";
     case State::kHalted:
       break;
   }
@@ -105,6 +107,8 @@ std::string_view ToString(State state) {
       return "REMOVED";
     case State::kHalted:
       return "HALTED";
+    case State::kStale:
+      return "STALE";
   }
   return "?";
 }
@@ -153,7 +157,7 @@ absl::StatusOr<Identity> DecodeIdentity(std::string_view bytes, std::string_view
   // A newer format may append fields that this reader need not know.
   if (!reader.ok() || (record.format <= kIdentityFormat && !reader.AtEnd())) {
     fault = "its fields end too early or too late";
-  } else if (state > static_cast<uint8_t>(State::kRemoved)) {
+  } else if (state > static_cast<uint8_t>(State::kStale)) {
     fault = "an unknown state";
   } else {
     fault = FaultOf(identity);

@@ -1,8 +1,9 @@
 // Who this disk is: the one record, `identity`, that survives everything else.
 //
 //   BLANK --prepare--> PROMISED(F) --commit--> MEMBER --removed--> REMOVED
-//      \------------- join granted -----------------^                  |
-//      ^---------------- under discovery: another uuid ---------------/
+//      \------------- join granted -----------------^ \                |
+//      ^                          older than its word \--> STALE        |
+//      ^-------------------- under discovery: another uuid --/---------/
 //
 // A disk gets a random uuid when it is first opened and keeps it; cluster and member id come with
 // membership, are random and never used twice. So a disk that was emptied is another disk, and
@@ -31,6 +32,10 @@ enum class State {
   kMember,
   kRemoved,
   kHalted,  // Of a process, never of a disk: it saw a contradiction and does nothing more.
+  // A member's disk that is older than what the member acknowledged: a copy that was put back, or
+  // it lost what it had synced. It takes no part in anything. Under discovery it asks to join as
+  // another disk, and puts its data aside once a leader took it in.
+  kStale,
 };
 std::string_view ToString(State state);
 
@@ -60,8 +65,8 @@ struct Identity {
   State state = State::kBlank;
   std::string node_uuid;    // 32 hex digits.
   uint64_t boot_epoch = 0;  // Starts of a process on this disk.
-  uint64_t cluster_id = 0;  // MEMBER and REMOVED.
-  MemberId member_id = 0;   // MEMBER and REMOVED.
+  uint64_t cluster_id = 0;  // MEMBER, REMOVED and STALE.
+  MemberId member_id = 0;   // MEMBER, REMOVED and STALE.
   std::string name;         // Under which the disk promised or became a member.
   // MEMBER: log and state were laid down. From then on a missing log means lost data; before, the
   // member has not spoken yet and they are laid down again from `record`.
@@ -69,8 +74,8 @@ struct Identity {
   std::optional<FoundingRecord> record;  // PROMISED, and a MEMBER that founded.
   // MEMBER: the marker said that this cluster is formed, so clients may be answered.
   bool formed = false;
-  // REMOVED, under discovery: the uuid with which this disk begins anew. Chosen before anything is
-  // moved, so that a crash in between does not choose another.
+  // REMOVED and STALE, under discovery: the uuid with which this disk begins anew. Chosen before
+  // anything is moved, so that a crash in between does not choose another.
   std::string next_uuid;
   friend bool operator==(const Identity&, const Identity&) = default;
 };

@@ -429,6 +429,8 @@ Reply KvMachine::Execute(Batch& batch, const CommandView& command, const Committ
       return Maintain<etcdserverpb::DowngradeRequest>(batch, command, DoDowngrade);
     case kvd::internal::STOP_PERMIT:
       return Maintain<kvd::internal::StopPermit>(batch, command, DoStopPermit);
+    case kvd::internal::ACKNOWLEDGED:
+      return Maintain<kvd::internal::Acknowledged>(batch, command, DoAcknowledged);
     default:
       FailCheck(__FILE__, __LINE__, "the command is known",
                 fmt::format("a command of kind {} is not known to machine version {}: start the "

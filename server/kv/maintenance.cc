@@ -46,6 +46,21 @@ StopPermit GetPermit(const kvd::internal::StopPermit& message) {
           .unknown_reason = message.unknown_reason()};
 }
 
+void SetAcknowledged(const std::map<MemberId, Index>& acknowledged,
+                     kvd::internal::Acknowledged* message) {
+  for (const auto& [id, index] : acknowledged) {
+    auto* member = message->add_members();
+    member->set_member_id(id);
+    member->set_index(index);
+  }
+}
+
+std::map<MemberId, Index> GetAcknowledged(const kvd::internal::Acknowledged& message) {
+  std::map<MemberId, Index> acknowledged;
+  for (const auto& member : message.members()) acknowledged[member.member_id()] = member.index();
+  return acknowledged;
+}
+
 }  // namespace
 
 bool Maintenance::Raised(int32_t type) const {
@@ -74,6 +89,9 @@ std::string Encode(const Maintenance& state) {
   }
   message.set_downgrade_target(state.downgrade_target);
   if (state.permit) SetPermit(*state.permit, message.mutable_permit());
+  if (!state.acknowledged.empty()) {
+    SetAcknowledged(state.acknowledged, message.mutable_acknowledged());
+  }
   return message.SerializeAsString();
 }
 
@@ -85,9 +103,8 @@ std::optional<Maintenance> DecodeMaintenance(std::string_view bytes) {
     state.alarms.push_back({.type = alarm.type(), .member = alarm.member_id()});
   }
   state.downgrade_target = message.downgrade_target();
-  if (message.has_permit()) {
-    state.permit = GetPermit(message.permit());
-  }
+  if (message.has_permit()) state.permit = GetPermit(message.permit());
+  state.acknowledged = GetAcknowledged(message.acknowledged());
   return state;
 }
 
@@ -95,7 +112,7 @@ std::string StopPermitCommand(const StopPermit& permit, bool given_back) {
   kvd::internal::StopPermit body;
   SetPermit(permit, &body);
   body.set_given_back(given_back);
-  return EncodeCommand(kvd::internal::STOP_PERMIT, body.SerializeAsString(), kStopPermitVersion);
+  return EncodeCommand(kvd::internal::STOP_PERMIT, body.SerializeAsString(), kMembershipVersion);
 }
 
 Reply DoStopPermit(Maintenance& state, const kvd::internal::StopPermit& request, Revision) {
@@ -112,6 +129,22 @@ Reply DoStopPermit(Maintenance& state, const kvd::internal::StopPermit& request,
             .body = {}};
   }
   state.permit = permit;
+  return {};
+}
+
+std::string AcknowledgedCommand(const std::map<MemberId, Index>& acknowledged) {
+  kvd::internal::Acknowledged body;
+  SetAcknowledged(acknowledged, &body);
+  return EncodeCommand(kvd::internal::ACKNOWLEDGED, body.SerializeAsString(), kMembershipVersion);
+}
+
+Reply DoAcknowledged(Maintenance& state, const kvd::internal::Acknowledged& request, Revision) {
+  std::map<MemberId, Index> acknowledged = GetAcknowledged(request);
+  for (auto& [id, index] : acknowledged) {
+    const auto before = state.acknowledged.find(id);
+    if (before != state.acknowledged.end()) index = std::max(index, before->second);
+  }
+  state.acknowledged = std::move(acknowledged);
   return {};
 }
 
@@ -163,6 +196,7 @@ absl::Status CheckAlarms(const Maintenance& state, const CommandView& command) {
     case kvd::internal::ALARM:
     case kvd::internal::DOWNGRADE:
     case kvd::internal::STOP_PERMIT:
+    case kvd::internal::ACKNOWLEDGED:
     case kvd::internal::CLUSTER_VERSION:
     case kvd::internal::LEASE_CHECKPOINT:  // Changes no key; renewals wait for it.
       return absl::OkStatus();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,15 +21,16 @@ class DowngradeRequest;
 }  // namespace etcdserverpb
 
 namespace kvd::internal {
+class Acknowledged;
 class StopPermit;
-}
+}  // namespace kvd::internal
 
 namespace kv {
 
 // The machine version that knows ALARM and DOWNGRADE commands.
 inline constexpr uint32_t kMaintenanceVersion = 2;
-// The one that knows STOP_PERMIT commands.
-inline constexpr uint32_t kStopPermitVersion = 3;
+// The one that knows STOP_PERMIT and ACKNOWLEDGED commands.
+inline constexpr uint32_t kMembershipVersion = 3;
 
 // Clients choose types and members of the alarms that they raise: there are no more than this.
 inline constexpr size_t kAlarmsMax = 256;
@@ -51,6 +53,8 @@ struct Maintenance {
   std::vector<RaisedAlarm> alarms;   // Sorted, without repeats.
   std::string downgrade_target;      // "3.6.0"; empty: none was begun.
   std::optional<StopPermit> permit;  // One at a time.
+  // How far each member has acknowledged what is committed, at least: its log cannot end before.
+  std::map<MemberId, Index> acknowledged;
 
   bool Raised(int32_t type) const;  // By any member.
   bool Raised(const RaisedAlarm& alarm) const;
@@ -66,6 +70,13 @@ std::string RaiseAlarmCommand(const RaisedAlarm& alarm);
 
 // The command that gives the permit, or gives it back.
 std::string StopPermitCommand(const StopPermit& permit, bool given_back);
+
+// The command that notes it, for all members: whoever is not in it is none.
+std::string AcknowledgedCommand(const std::map<MemberId, Index>& acknowledged);
+
+// No index goes back.
+Reply DoAcknowledged(Maintenance& state, const kvd::internal::Acknowledged& request,
+                     Revision revision);
 
 // Refused while another member has one. What is given back and not held is nothing.
 Reply DoStopPermit(Maintenance& state, const kvd::internal::StopPermit& request, Revision revision);

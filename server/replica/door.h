@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "server/replica/runtime.h"
@@ -25,6 +26,13 @@ class Door {
   void Post(Loop::Task task) {
     MutexLock lock(mutex_);
     if (loop_ != nullptr) loop_->Post(std::move(task));
+  }
+  // Asks at once, on this thread, what is still there while the door is open.
+  template <typename Question>
+  auto Ask(Question question) -> std::optional<decltype(question())> {
+    MutexLock lock(mutex_);
+    if (loop_ == nullptr) return std::nullopt;
+    return question();
   }
 
   std::atomic<Index> last_index = 0;  // Of the replica's log; said in handshakes.

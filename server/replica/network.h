@@ -51,12 +51,19 @@ class Network {
   using PeerMet = std::function<void(MemberId, uint32_t machine_version)>;
   // Of this member's log: said in handshakes.
   using LastIndex = std::function<Index()>;
+  // How far that member has acknowledged what is committed, as far as this one knows. Whoever comes
+  // with a log that ends before is refused, and told: its disk is older than its word.
+  using AcknowledgedBy = std::function<Index(MemberId)>;
+  // This very member was refused so, by that one.
+  using FoundStale = std::function<void(MemberId by, Index acknowledged)>;
   struct Handlers {
     Receive receive;
     ReceiveSnapshot receive_snapshot;
     PeerLost peer_lost;
-    PeerMet peer_met;      // May be empty.
-    LastIndex last_index;  // May be empty.
+    PeerMet peer_met;                // May be empty.
+    LastIndex last_index;            // May be empty.
+    AcknowledgedBy acknowledged_by;  // May be empty.
+    FoundStale found_stale;          // May be empty.
   };
   // From here on this process is `self` and speaks Raft. At most once.
   virtual void Start(const LocalIdentity& self, Handlers handlers) = 0;

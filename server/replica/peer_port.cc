@@ -96,7 +96,13 @@ void PeerPort::FillHandshake(const PeerAddress* asked, pb::Handshake* handshake)
   }
 }
 
-std::string PeerPort::JudgeIdentity(const pb::Handshake& theirs) {
+// Asked outside the mutex, as everything that is not ours.
+Index PeerPort::AcknowledgedBy(const pb::Handshake& theirs) const {
+  const auto now = handlers();
+  return now != nullptr && now->acknowledged_by ? now->acknowledged_by(theirs.member_id()) : 0;
+}
+
+std::string PeerPort::JudgeIdentity(const pb::Handshake& theirs, Index acknowledged) {
   if (theirs.protocol_min() > kProtocolMax || theirs.protocol_max() < kProtocolMin) {
     return fmt::format(
         "member {:x} (version {}) speaks peer protocols {} to {}, this member (version {}) {} to "
@@ -126,11 +132,18 @@ std::string PeerPort::JudgeIdentity(const pb::Handshake& theirs) {
         "of its disk is running",
         theirs.boot_epoch(), theirs.name(), newest.boot_epoch);
   }
+  if (theirs.last_index() < acknowledged) {
+    return fmt::format(
+        "the log of {} (member {:x}) ends at entry {}, but it has acknowledged entry {}: an old "
+        "copy of its disk is running, or the disk lost what it had synced",
+        theirs.name(), theirs.member_id(), theirs.last_index(), acknowledged);
+  }
   newest = {.node_uuid = theirs.node_uuid(), .boot_epoch = theirs.boot_epoch()};
   return {};
 }
 
 std::string PeerPort::Judge(const pb::Handshake& theirs) {
+  const Index acknowledged = AcknowledgedBy(theirs);
   MutexLock lock(mutex_);
   if (stopping_) return "it is stopping";
   if (!started_) return "it has not begun as a member yet";
@@ -141,17 +154,29 @@ std::string PeerPort::Judge(const pb::Handshake& theirs) {
                        theirs.to_member_id(), theirs.to_node_uuid(), self_.member_id,
                        self_.node_uuid);
   }
-  return JudgeIdentity(theirs);
+  return JudgeIdentity(theirs, acknowledged);
 }
 
 std::string PeerPort::JudgeAnswer(const PeerAddress& asked, const pb::HandshakeAnswer& answer) {
-  if (!answer.refusal().empty()) return answer.refusal();
-  MutexLock lock(mutex_);
-  if (answer.self().cluster_id() == self_.cluster_id && answer.self().member_id() != asked.id) {
-    return fmt::format("member {:x} was asked for; this is {}, member {:x}", asked.id,
-                       answer.self().name(), answer.self().member_id());
+  const pb::Handshake& theirs = answer.self();
+  if (theirs.member_id() == asked.id && theirs.node_uuid() == asked.node_uuid) {
+    HearAcknowledged(asked.id, answer.acknowledged_index());
   }
-  return JudgeIdentity(answer.self());
+  if (!answer.refusal().empty()) return answer.refusal();
+  const Index acknowledged = AcknowledgedBy(theirs);
+  MutexLock lock(mutex_);
+  if (theirs.cluster_id() == self_.cluster_id && theirs.member_id() != asked.id) {
+    return fmt::format("member {:x} was asked for; this is {}, member {:x}", asked.id,
+                       theirs.name(), theirs.member_id());
+  }
+  return JudgeIdentity(theirs, acknowledged);
+}
+
+// Only what this member can see for itself counts: nobody's word alone ends it.
+void PeerPort::HearAcknowledged(MemberId by, Index acknowledged) {
+  const auto now = handlers();
+  if (now == nullptr || !now->last_index || !now->found_stale) return;
+  if (now->last_index() < acknowledged) now->found_stale(by, acknowledged);
 }
 
 void PeerPort::Deliver(MemberId peer, const pb::EnvelopeBatch& batch) {

@@ -59,7 +59,9 @@ class PeerPort {
   // Why a stream that begins so is refused, as a sentence; empty: accepted, and its incarnation is
   // remembered.
   std::string Judge(const kvd::internal::Handshake& theirs);
-  // The same for the answer of one that we dialled.
+  // How far it has acknowledged what is committed, as far as this member knows.
+  Index AcknowledgedBy(const kvd::internal::Handshake& theirs) const;
+  // Why the answer of one that we dialled is not accepted; empty: it is.
   std::string JudgeAnswer(const PeerAddress& asked, const kvd::internal::HandshakeAnswer& answer);
 
   // Hands what a peer sent to the replica; malformed envelopes are dropped and counted.
@@ -81,7 +83,8 @@ class PeerPort {
     uint64_t boot_epoch = 0;
   };
 
-  std::string JudgeIdentity(const kvd::internal::Handshake& theirs)
+  void HearAcknowledged(MemberId by, Index acknowledged);
+  std::string JudgeIdentity(const kvd::internal::Handshake& theirs, Index acknowledged)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<const Network::Handlers> handlers() const;
 

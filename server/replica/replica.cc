@@ -58,6 +58,8 @@ Replica::Replica(LocalIdentity self, ReplicaOptions options, Parts parts, raft::
       machine_(parts.machine),
       env_(parts.env),
       fatal_(parts.fatal ? std::move(parts.fatal) : EndProcess),
+      noted_of_(std::move(parts.noted_of)),
+      found_stale_(std::move(parts.found_stale)),
       metrics_(std::move(parts.metrics)),
       door_(std::make_shared<Door>()),
       core_(self_.member_id, options_.raft, std::move(found), runtime_->Random()) {
@@ -155,6 +157,10 @@ void Replica::Start() {
       RaiseClusterVersion();
     });
   };
+  handlers.acknowledged_by = [this, door = door_](MemberId peer) {
+    return door->Ask([this, peer] { return AcknowledgedBy(peer); }).value_or(0);
+  };
+  handlers.found_stale = found_stale_;
   handlers.last_index = [door = door_] { return door->last_index.load(std::memory_order_relaxed); };
   ServeCalls();
   network_->Start(self_, std::move(handlers));
@@ -289,6 +295,18 @@ void Replica::Publish() {
   status_.last_index = core_.log().last_index();
   status_.stable_index = core_.log().stable();
   status_.log_bytes = core_.log().bytes();
+}
+
+// The log tells every member; the leader alone knows what came since.
+Index Replica::AcknowledgedBy(MemberId member) const {
+  if (MUTANT("acknowledged.unheeded")) return 0;
+  Index acknowledged = noted_of_ ? noted_of_(member) : 0;
+  MutexLock lock(status_mutex_);
+  for (const raft::FollowerStatus& follower : status_.followers) {
+    if (follower.id != member) continue;
+    acknowledged = std::max(acknowledged, std::min(follower.match, status_.commit));
+  }
+  return acknowledged;
 }
 
 ReplicaStatus Replica::Status() const {

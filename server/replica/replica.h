@@ -103,6 +103,12 @@ class Replica {
     // Ends the process with a sentence: the disk broke its word. Should it return, nothing is
     // acknowledged from there on. Empty: print and abort.
     std::function<void(std::string_view sentence)> fatal;
+    // What the log says that a member has acknowledged; what is known beside it is added. Any
+    // thread. May be empty.
+    std::function<Index(MemberId)> noted_of;
+    // Another member knows that this one has acknowledged more than its log holds: it must take no
+    // part any more. Any thread. May be empty.
+    std::function<void(MemberId by, Index acknowledged)> found_stale;
     ReplicaMetrics metrics;
   };
 
@@ -252,7 +258,8 @@ class Replica {
   void AnswerEverybody() KV_RAFT_LOOP;
 #undef KV_RAFT_LOOP
 
-  // Calls from other members.
+  // Calls from other members, and what their handshakes ask.
+  Index AcknowledgedBy(MemberId member) const;
   void ServeCalls();
   bool IsForUs(const ForwardHeader& header) const;
   void ServeProposals(ForwardedProposals request, Caller<absl::StatusOr<std::string>> caller)
@@ -276,6 +283,8 @@ class Replica {
   Machine* const machine_;
   rocksdb::Env* const env_;
   const std::function<void(std::string_view)> fatal_;
+  const std::function<Index(MemberId)> noted_of_;
+  const std::function<void(MemberId, Index)> found_stale_;
   const ReplicaMetrics metrics_;
   const std::shared_ptr<Door> door_;
 

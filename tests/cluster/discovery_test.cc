@@ -102,6 +102,45 @@ TEST_CASE("a blank disk joins the members it meets, once at a time") {
   CHECK(founding.founded());
 }
 
+TEST_CASE("a stale disk asks to join as another one, and begins anew only once it is taken in") {
+  Identity stale = BlankDisk(0xc);
+  stale.state = State::kStale;
+  stale.cluster_id = 7;
+  stale.member_id = 3;
+  stale.name = "c";
+  stale.data_laid = true;
+  stale.next_uuid = MakeNodeUuid(0, 0xd);
+  Founding founding(OptionsOf("c"), stale, 1);
+  // Whatever it hears, it promises and founds nothing.
+  CHECK(Contains(*founding.PrepareAsked(RecordOf(8)).refusal,
+                 "on an old disk of a member of cluster 7"));
+  CHECK(founding.standing().state == State::kStale);
+  CHECK(founding.standing().node_uuid == stale.next_uuid);
+  for (uint64_t round = 1; round <= 3; ++round) {
+    CHECK_FALSE(AsksToJoin(founding.Tick()));
+    Standing blank;
+    blank.token_hash = HashToken("t");
+    for (uint64_t disk = 0xa; disk <= 0xb; ++disk) {
+      blank.name = disk == 0xa ? "a" : "b";
+      blank.node_uuid = MakeNodeUuid(0, disk);
+      CHECK(founding.HelloAnswered(blank.name, round, blank).asks.empty());
+    }
+  }
+  CHECK(Contains(founding.Missing().front(), "older than what member 3 of cluster 7 acknowledged"));
+  founding.HelloAnswered("a", 3, MemberAt("a", 7, 0xa));
+  CHECK(AsksToJoin(founding.Tick()));
+  CHECK(founding.MakeJoinRequest().node_uuid == stale.next_uuid);
+  const Founding::Output refused =
+      founding.JoinAnswered("a", MakeStatus(absl::StatusCode::kUnavailable, "no leader"));
+  CHECK_FALSE(refused.begin_anew);
+  founding.HelloAnswered("a", 4, MemberAt("a", 7, 0xa));
+  CHECK(AsksToJoin(founding.Tick()));
+  const Founding::Output taken = founding.JoinAnswered("a", GrantOf(7, 99));
+  CHECK(taken.begin_anew);
+  CHECK_FALSE(taken.persist.has_value());
+  CHECK_FALSE(founding.founded());
+}
+
 TEST_CASE("who has met a cluster promises nothing any more") {
   Founding founding(OptionsOf("b"), BlankDisk(0xb), 1);
   founding.Tick();

@@ -58,7 +58,10 @@ std::vector<Identity> Samples() {
   joined.record.reset();
   Identity removed = Member();
   removed.state = State::kRemoved;
-  return {Blank(), Promised(), Member(), joined, removed};
+  Identity stale = Member();
+  stale.state = State::kStale;
+  stale.next_uuid = MakeNodeUuid(5, 6);
+  return {Blank(), Promised(), Member(), joined, removed, stale};
 }
 
 TEST_CASE("every identity reads back as it was written") {
@@ -121,6 +124,12 @@ TEST_CASE("what cannot be is refused although its checksum holds") {
   CHECK(refused(identity));
   identity = Member();
   identity.member_id = 0;
+  CHECK(refused(identity));
+  identity = Member();
+  identity.state = State::kHalted;
+  CHECK(refused(identity));
+  identity = Member();
+  identity.next_uuid = MakeNodeUuid(5, 6);
   CHECK(refused(identity));
 }
 

@@ -118,6 +118,33 @@ class JoinTest(unittest.TestCase):
             got = cluster.kvctl("get", "k", "--print-value-only", endpoints=lost.endpoint)
             self.assertEqual(got.stdout, "v\n")
 
+    def test_an_old_copy_of_a_disk_takes_no_part_and_comes_back_as_another_member(self):
+        with joiners() as cluster:
+            cluster.start()
+            old = cluster.members[2]
+            before = identity(old)
+            cluster.kvctl("put", "k", "v1")
+            self.assertEqual(old.stop(), 0)
+            shutil.copytree(old.data_dir, old.folder / "copy")
+            old.start()
+            cluster.await_healthy()
+            cluster.kvctl("put", "k", "v2")
+            cluster.kvctl("get", "k", endpoints=old.endpoint)  # It has acknowledged that by now.
+            self.assertEqual(old.stop(), 0)
+            shutil.rmtree(old.data_dir)
+            (old.folder / "copy").rename(old.data_dir)
+            old.start()
+            self.assertEqual(old.await_exit(), 1)
+            self.assertRegex(old.log(), r"this disk is older than what its member acknowledged: its "
+                                        r"log ends at entry \d+, and member [0-9a-f]+ knows of entry")
+            self.assertTrue((old.data_dir / "member").exists())
+            old.start()
+            await_condition("another member id", lambda: identity(old) not in (None, before))
+            self.assertEqual(identity(old)[0], before[0])
+            await_condition("it serves again", lambda: cluster.kvctl(  # As a voter: learners do not.
+                "get", "k", "--print-value-only", endpoints=old.endpoint, check=False).stdout == "v2\n")
+            self.assertEqual(voters(cluster), ["m1", "m2", "m3"])
+
     def test_another_members_volume_halts_the_process_and_does_not_end_it(self):
         with joiners() as cluster:
             cluster.start()

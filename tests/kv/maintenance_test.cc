@@ -129,6 +129,26 @@ TEST_CASE("one permit to stop at a time, which outlives a crash and is given bac
   CHECK(permit(9, 1, false).ok());
 }
 
+TEST_CASE("what members acknowledged never goes back, and is forgotten with the member") {
+  MachineFixture fixture;
+  const auto note = [&fixture](const std::map<MemberId, Index>& acknowledged) {
+    kvd::internal::Acknowledged request;
+    for (const auto& [id, index] : acknowledged) {
+      auto* member = request.add_members();
+      member->set_member_id(id);
+      member->set_index(index);
+    }
+    CHECK(fixture.Do(kvd::internal::ACKNOWLEDGED, request).status.ok());
+    return fixture.machine().maintenance().acknowledged;
+  };
+  using Noted = std::map<MemberId, Index>;
+  CHECK(note({{7, 10}, {9, 12}}) == Noted{{7, 10}, {9, 12}});
+  CHECK(note({{7, 11}, {9, 5}}) == Noted{{7, 11}, {9, 12}});
+  fixture.CrashAndRecover();
+  CHECK(fixture.machine().maintenance().acknowledged == Noted{{7, 11}, {9, 12}});
+  CHECK(note({{9, 13}, {11, 0}}) == Noted{{9, 13}, {11, 0}});
+}
+
 TEST_CASE("a permit to stop is given under every alarm") {
   MachineFixture fixture;
   REQUIRE(fixture.Do(ALARM, AlarmOf(AlarmRequest::ACTIVATE, etcdserverpb::CORRUPT, 9)).status.ok());

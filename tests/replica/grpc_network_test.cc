@@ -77,22 +77,29 @@ struct Peer {
   }
   void Start() { Start(Identity()); }
   void Start(const LocalIdentity& self) {
-    network->Start(self, {.receive =
-                              [this](raft::Envelope e) {
-                                received.Add(std::move(e));
-                                may_read.wait();
-                              },
-                          .receive_snapshot =
-                              [this](raft::Envelope offer, Snapshot snapshot) {
-                                snapshots.Add({std::move(offer), std::move(snapshot)});
-                              },
-                          .peer_lost = [this](MemberId peer) { lost.Add(peer); },
-                          .peer_met =
-                              [this](MemberId peer, uint32_t) {
-                                if (on_met) on_met(peer);
-                                met.Add(peer);
-                              },
-                          .last_index = [] { return Index{3}; }});
+    network->Start(
+        self, {.receive =
+                   [this](raft::Envelope e) {
+                     received.Add(std::move(e));
+                     may_read.wait();
+                   },
+               .receive_snapshot =
+                   [this](raft::Envelope offer, Snapshot snapshot) {
+                     snapshots.Add({std::move(offer), std::move(snapshot)});
+                   },
+               .peer_lost = [this](MemberId peer) { lost.Add(peer); },
+               .peer_met =
+                   [this](MemberId peer, uint32_t) {
+                     if (on_met) on_met(peer);
+                     met.Add(peer);
+                   },
+               .last_index = [] { return Index{3}; },
+               .acknowledged_by =
+                   [this](MemberId peer) {
+                     const auto at = acknowledged.find(peer);
+                     return at == acknowledged.end() ? Index{0} : at->second;
+                   },
+               .found_stale = [this](MemberId by, Index index) { found_stale.Add({by, index}); }});
   }
   PeerAddress Address() const {
     return {.id = id,
@@ -109,7 +116,9 @@ struct Peer {
   Arrivals<MemberId> lost;
   Arrivals<MemberId> met;
   std::latch may_read;  // Until it opens, nothing is read after the first envelope.
-  std::function<void(MemberId)> on_met;  // Set before Start.
+  std::function<void(MemberId)> on_met;    // Set before Start.
+  std::map<MemberId, Index> acknowledged;  // Set before Start.
+  Arrivals<std::pair<MemberId, Index>> found_stale;
   std::unique_ptr<GrpcNetwork> network;
 };
 
@@ -289,6 +298,26 @@ TEST_CASE("an older start of a member is refused once a newer one was seen") {
   CHECK(older.network->Connected().empty());
   newer.network->Send(Numbered(1, 2, 7));
   CHECK(NumberOf(b.received.Await(1)[0]) == 7);
+}
+
+TEST_CASE("a log that ends before what its member acknowledged is refused, and told so") {
+  Peer knowing(1);
+  knowing.acknowledged = {{2, 4}, {3, 3}};  // All logs here end at 3.
+  Peer old(2);
+  Peer sound(3);
+  for (Peer* peer : {&knowing, &old, &sound}) {
+    peer->Start();
+    std::vector<PeerAddress> others;
+    for (const Peer* other : {&knowing, &old, &sound}) others.push_back(other->Address());
+    peer->network->SetPeers(std::move(others));
+  }
+  CHECK(old.found_stale.Await(2)[1] == std::pair<MemberId, Index>(1, 4));
+  // Two are connected to each other, and the old one to the one that knows nothing.
+  AwaitPath(knowing, sound);
+  while (old.network->Connected() != std::vector<MemberId>{3}) std::this_thread::yield();
+  CHECK(knowing.network->Connected() == std::vector<MemberId>{3});
+  CHECK(sound.found_stale.Now().empty());
+  CHECK(knowing.found_stale.Now().empty());
 }
 
 TEST_CASE("a process that is no member yet takes no envelopes, and does once it is") {

@@ -164,6 +164,14 @@ void Cluster::Crash(Host& host) {
   End(host);
 }
 
+void Cluster::PutBack(Host& host, std::unique_ptr<SimDisk> disk) {
+  KV_CHECK(!host.up(), "a disk is changed while nobody runs on it");
+  if (tracing()) Note(&host, "has an old copy of its disk");
+  host.rotten = true;
+  // What its last process left in the air may still point to the other one.
+  replaced_disks_.push_back(std::exchange(host.disk, std::move(disk)));
+}
+
 void Cluster::LosePower(Host& host) {
   if (tracing()) Note(&host, "loses power");
   host.disk->CutPower();

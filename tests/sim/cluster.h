@@ -72,7 +72,7 @@ struct Host {
   std::string refusal;               // Why it last could not start, or ended itself.
   bool founder = false;
   bool dies_adopting = false;  // As soon as its machine stands where its log does not, once.
-  bool rotten = false;         // Its disk was damaged: it may refuse to start for ever.
+  bool rotten = false;         // Its disk was damaged or is old: it may refuse to start for ever.
   bool retired = false;        // It will never start again.
 
   bool up() const { return process != nullptr; }
@@ -109,6 +109,8 @@ class Cluster {
   void Start(Host& host);
   void Crash(Host& host);      // The process dies; the machine lives on.
   void LosePower(Host& host);  // And what was not synced is gone.
+  // The host, which is down, has this disk from here on: an older one of its own.
+  void PutBack(Host& host, std::unique_ptr<SimDisk> disk);
   // As SIGTERM: down once it has stopped. The second time it dies at once.
   void Stop(Host& host, absl::Duration drain);
 
@@ -163,6 +165,7 @@ class Cluster {
   uint64_t processes_ = 0;
   uint64_t cluster_id_ = 0;
   std::deque<std::string> timeline_;
+  std::vector<std::unique_ptr<SimDisk>> replaced_disks_;
 };
 
 }  // namespace kv::sim

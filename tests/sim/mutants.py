@@ -20,6 +20,7 @@ SEEDS = 6000
 # What random runs of whole members come near too seldom: a directed test, or the explorer of bare
 # cores, whose schedules are wilder than any network's, is asked first. The rest falls to kvsim.
 DIRECTED = {
+    "acknowledged.unheeded",
     "raft.acknowledge_the_whole_log",
     "raft.commit_past_the_append",
     "raft.old_vote_replies_count",
@@ -31,7 +32,7 @@ DIRECTED = {
 EXPLORED_APART = ("join.", "upkeep.", "permit.", "founding.", "forming.")
 
 DIRECTED_TESTS = ("upkeep_test", "kv_maintenance_sim", "founding_rules_sim", "raft_rules_sim",
-                  "replica_recovery_sim", "raft_explore_test")
+                  "replica_recovery_sim", "raft_explore_test", "sim_scenario_test")
 
 
 def children_seconds():

@@ -625,6 +625,79 @@ TEST_CASE("a wiped follower returns under its address as somebody else") {
   story.CheckHistory();
 }
 
+// Three members, one of which was down, came back with the disk that it had before `since`, and
+// says that it is too old.
+Host& PutBackOldDisk(Story& story, const std::function<void(Host& old)>& since) {
+  Host& old = story.Follower();
+  story.PutMany(story.Leader(), 10);
+  story.AwaitCaughtUp(old);
+  story.cluster().Crash(old);
+  std::unique_ptr<SimDisk> copy = old.disk->Copy();
+  story.cluster().Start(old);
+  story.PutMany(story.Leader(), 10);
+  story.AwaitCaughtUp(old);
+  story.cluster().Crash(old);
+  since(old);
+  story.cluster().PutBack(old, std::move(copy));
+  story.cluster().Start(old);
+  story.cluster().Await(
+      "the old disk to be found out",
+      [&] {
+        return old.refusal.find("is older than what its member acknowledged") != old.refusal.npos;
+      },
+      30 * kSecond);
+  return old;
+}
+
+TEST_CASE("an old copy of a disk is found out by the leader and takes no part any more") {
+  Story story(3);
+  Host& old = PutBackOldDisk(story, [](Host&) {});
+  story.RunFor(kSecond);
+  CHECK(!old.up());
+  CHECK(Story::IsDone(story.Put(story.Leader(), "k", "v")));
+  // Nor when it would make a majority, or after another start.
+  Host& other = story.Follower();
+  story.cluster().Crash(other);
+  const OperationId lonely = story.AskPut(story.Leader(), "k", "w");
+  story.cluster().Start(old);
+  story.RunFor(20 * kSecond);
+  CHECK(!old.up());
+  CHECK(old.refusal.find("is older than what its member") != std::string::npos);
+  CHECK(!Story::IsDone(story.operation(lonely)));
+  story.cluster().Start(other);
+  CHECK(Story::IsDone(story.Put(story.Leader(), "k", "x")));
+  story.CheckHistory();
+}
+
+TEST_CASE("an old copy of a disk elects nobody: every member has noted what it acknowledged") {
+  Story story(3);
+  Host* leader = nullptr;
+  Host& old = PutBackOldDisk(story, [&](Host&) {
+    story.RunFor(15 * kSecond);  // The leader's note comes every ten.
+    leader = &story.Leader();
+    story.AwaitAllCaughtUp();
+    story.cluster().Crash(*leader);
+  });
+  story.RunFor(20 * kSecond);
+  CHECK(!old.up());
+  CHECK(story.cluster().Leader() == nullptr);
+  story.cluster().Start(*leader);
+  CHECK(Story::IsDone(story.Put(story.Leader(), "k", "v")));
+  story.CheckHistory();
+}
+
+TEST_CASE("a cluster at rest writes nothing about who acknowledged what") {
+  Story story(3);
+  story.PutMany(story.Leader(), 10);
+  story.RunFor(60 * kSecond);
+  const Index before = story.Leader().core().commit();
+  const auto noted = story.Leader().machine().maintenance().acknowledged;
+  CHECK(noted.size() == 3);
+  for (const auto& [id, index] : noted) CHECK(index + 1 >= before);
+  story.RunFor(300 * kSecond);
+  CHECK(story.Leader().core().commit() == before);
+}
+
 TEST_CASE("from one voter to five and back to one") {
   Story story(1);
   std::vector<Host*> fresh;

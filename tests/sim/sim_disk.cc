@@ -141,6 +141,16 @@ void SimStore::RollBackTo(Sequence kept) {
   std::erase_if(graves_, [this](const auto& grave) { return grave.first > last_; });
 }
 
+std::shared_ptr<SimStore> SimStore::Copy() const {
+  auto copy = std::make_shared<SimStore>(write_ahead_log_);
+  copy->rows_ = rows_;
+  copy->written_.fill(copy->rows_.end());
+  copy->last_ = last_;
+  copy->durable_ = durable_;
+  copy->graves_ = graves_;
+  return copy;
+}
+
 const std::string* SimStore::Get(std::string_view key, Sequence at) const {
   Rows::const_iterator row = written_[KindOf(key)];
   if (row == rows_.end() || row->first != key) row = rows_.find(key);
@@ -414,6 +424,15 @@ void SimDisk::KillProcess() {
     }
   }
   if (full_) SetFull(true);
+}
+
+std::unique_ptr<SimDisk> SimDisk::Copy() const {
+  auto copy = std::make_unique<SimDisk>(scheduler_, real_rocksdb_);
+  copy->files_ = std::make_unique<test::FaultDisk>(files_->image(), test::FaultDisk::Trace::kNone);
+  for (const auto& [id, store] : stores_) copy->stores_.emplace(id, store->Copy());
+  copy->log_store_ = log_store_;
+  copy->flush_one_in_ = flush_one_in_;
+  return copy;
 }
 
 void SimDisk::SetFull(bool full) {

@@ -47,6 +47,8 @@ class SimStore {
   void Pin(Sequence at) { ++pins_[at]; }
   void Unpin(Sequence at);
 
+  // As it is, read by nobody.
+  std::shared_ptr<SimStore> Copy() const;
   // Turns a bit of a row's value over. False: there is no such row.
   bool FlipBit(std::string_view key, uint64_t bit);
   // The rows as of `at`, as a checkpoint holds them; and back.
@@ -102,6 +104,8 @@ class SimDisk {
   void KillProcess();
   // The one that ran is torn down.
   void Forget() { replaced_.clear(); }
+  // What the disk holds now, while no process runs on it.
+  std::unique_ptr<SimDisk> Copy() const;
 
   void SetFull(bool full);
   bool full() const { return full_; }

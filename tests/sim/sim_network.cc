@@ -140,7 +140,23 @@ SimNetwork* SimNetwork::Find(MemberId to) const {
     network = wire_->Alive(session->second);
   }
   if (network == nullptr || !network->started_ || network->self_->member_id != to) return nullptr;
-  return Accepts(*network->self_) && network->Accepts(*self_) ? network : nullptr;
+  if (!Accepts(*network->self_) || !network->Accepts(*self_)) return nullptr;
+  return TrustsDiskOf(*network) && network->TrustsDiskOf(*this) ? network : nullptr;
+}
+
+// Asked once a connection; who is not trusted is told why.
+bool SimNetwork::TrustsDiskOf(const SimNetwork& peer) const {
+  if (!handlers_.acknowledged_by || !peer.handlers_.last_index) return true;
+  const Index acknowledged = handlers_.acknowledged_by(peer.self_->member_id);
+  if (peer.handlers_.last_index() >= acknowledged) return true;
+  scheduler_->After(kMillisecond,
+                    [wire = wire_, told = peer.serial_, by = self_->member_id, acknowledged] {
+                      const SimNetwork* network = wire->Alive(told);
+                      if (network != nullptr && network->handlers_.found_stale) {
+                        network->handlers_.found_stale(by, acknowledged);
+                      }
+                    });
+  return false;
 }
 
 // Told some time later, and not for every message: what carries them is one stream.

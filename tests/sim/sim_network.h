@@ -113,6 +113,7 @@ class SimNetwork final : public Network {
   SimNetwork* Connect(MemberId to);
   SimNetwork* Find(MemberId to) const;
   bool Accepts(const LocalIdentity& peer) const;
+  bool TrustsDiskOf(const SimNetwork& peer) const;
   void Lost(MemberId peer);
   void Deliver(const LocalIdentity& from, uint64_t sender, raft::Envelope envelope);
   bool Meet(const LocalIdentity& from, uint64_t sender);

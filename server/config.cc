@@ -103,6 +103,29 @@ absl::Status FillDefaults(const ConfigSources& sources, Config& config) {
   return ReadAutoCompaction(config);
 }
 
+absl::StatusOr<Settings> ReadFile(const ConfigSources& sources, const std::optional<Given>& named) {
+  if (!named) return Settings();
+  const absl::StatusOr<std::string> text = sources.read_file(named->value);
+  if (text.ok()) return ReadConfigFile(named->value, *text);
+  return MakeStatus(absl::StatusCode::kInvalidArgument, "{}=\"{}\": cannot be read: {}",
+                    named->origin, named->value, Message(text.status()));
+}
+
+absl::Status CheckReloads(const Settings& runtime) {
+  for (const auto& [name, given] : runtime) {
+    if (FindFlag(name)->reloads) continue;
+    std::vector<std::string_view> reload;
+    for (const Flag& flag : Flags()) {
+      if (flag.reloads) reload.push_back(flag.name);
+    }
+    return Wrong(fmt::format(
+        "{} cannot change while kvd runs; --runtime-config-file may hold {}, put this one into "
+        "--config-file",
+        given.origin, fmt::join(reload, " and ")));
+  }
+  return absl::OkStatus();
+}
+
 // --name and --initial-advertise-peer-urls must be a line of --initial-cluster.
 absl::Status CheckListed(const Config& config) {
   const auto self = std::ranges::find(config.initial_cluster, config.name, &ListedMember::name);
@@ -195,24 +218,24 @@ absl::StatusOr<CommandLine> LoadConfig(const ConfigSources& sources) {
     return line;
   }
   const EnvironmentSettings environment = ReadEnvironment(sources.environment);
-  const std::optional<Given>& config_file =
-      arguments.config_file ? arguments.config_file : environment.config_file;
-  Settings file;
-  if (config_file) {
-    const absl::StatusOr<std::string> text = sources.read_file(config_file->value);
-    if (!text.ok()) {
-      return MakeStatus(absl::StatusCode::kInvalidArgument, "{}=\"{}\": cannot be read: {}",
-                        config_file->origin, config_file->value, Message(text.status()));
-    }
-    ASSIGN_OR_RETURN(file, ReadConfigFile(config_file->value, *text));
-  }
+  const auto named = [](const std::optional<Given>& argument,
+                        const std::optional<Given>& variable) {
+    return argument ? argument : variable;
+  };
+  const std::optional<Given> runtime_file =
+      named(arguments.files.runtime, environment.files.runtime);
+  ASSIGN_OR_RETURN(const Settings file,
+                   ReadFile(sources, named(arguments.files.config, environment.files.config)));
+  ASSIGN_OR_RETURN(const Settings runtime, ReadFile(sources, runtime_file));
+  RETURN_IF_ERROR(CheckReloads(runtime));
 
   Config& config = line.config;
+  if (runtime_file) config.runtime_config_file = runtime_file->value;
   config.name.clear();  // Until somebody gives them.
   config.memory_bytes = 0;
   for (const Flag& flag : Flags()) {
     for (const Settings* settings : std::initializer_list<const Settings*>{
-             &arguments.settings, &environment.settings, &file}) {
+             &arguments.settings, &environment.settings, &runtime, &file}) {
       const auto at = settings->find(flag.name);
       if (at == settings->end()) continue;
       RETURN_IF_ERROR(Apply(flag, at->second, config));

@@ -134,6 +134,9 @@ struct Config {
   LogLevel log_level = LogLevel::kInfo;
   LogOutput log_output = LogOutput::kStderr;
 
+  // Read again now and then; empty: there is none.
+  std::string runtime_config_file;
+
   // --auto-compaction-mode and -retention as they came; FillDefaults reads them together.
   std::string auto_compaction_mode = "periodic";
   std::string auto_compaction_retention = "0";
@@ -147,8 +150,8 @@ struct Config {
   int ElectionTicks() const;
 };
 
-// Where settings come from. `read_file` is asked for --config-file, for the process's limits
-// (cgroup.h), and under Kubernetes for the namespace.
+// Where settings come from. `read_file` is asked for --config-file and --runtime-config-file, for
+// the process's limits (cgroup.h), and under Kubernetes for the namespace.
 struct ConfigSources {
   std::vector<std::string> arguments;  // Without the program's name.
   std::map<std::string, std::string, std::less<>> environment;

@@ -100,6 +100,8 @@ absl::Status ReadAutoCompaction(Config& config) {
 
 namespace {
 
+constexpr bool kReloads = true;
+
 std::vector<Flag> UsedFlags() {
   using enum FlagStance;
   using enum FlagKind;
@@ -178,7 +180,8 @@ std::vector<Flag> UsedFlags() {
          return ReadNumber<int64_t>(text, std::numeric_limits<int64_t>::min(),
                                     std::numeric_limits<int64_t>::max(), "bytes",
                                     config.quota_backend_bytes);
-       }},
+       },
+       kReloads},
       {"max-request-bytes", kUsed, kValue, "size of one request", kLimits, "1572864",
        [](std::string_view text, Config& config) {
          return ReadNumber<uint64_t>(text, 1024, 64 << 20, "bytes", config.max_request_bytes);
@@ -247,7 +250,8 @@ std::vector<Flag> UsedFlags() {
          return ReadFraction(text, config.memory_limit_percent);
        }},
       {"log-level", kUsed, kValue, "debug, info, warn or error", kLogging, "info",
-       [](std::string_view text, Config& config) { return ReadLogLevel(text, config.log_level); }},
+       [](std::string_view text, Config& config) { return ReadLogLevel(text, config.log_level); },
+       kReloads},
       {"log-outputs", kUsed, kList, "stderr or stdout", kLogging, "stderr",
        [](std::string_view text, Config& config) {
          return ReadLogOutput(text, config.log_output);
@@ -389,7 +393,9 @@ std::string FlagsHelp() {
       "Every flag can also be given as KVD_<FLAG> in the environment (--data-dir as KVD_DATA_DIR)\n"
       "and as a key of the YAML file that --config-file names. A flag beats the environment, "
       "which\n"
-      "beats the file. Without flags, kvd founds a cluster of one.\n";
+      "beats the file. Without flags, kvd founds a cluster of one.\n"
+      "log-level and quota-backend-bytes may also stand in --runtime-config-file, which beats\n"
+      "--config-file and is read again every 10 s; SIGHUP has both files read again at once.\n";
   const auto line = [&text](std::string_view name, std::string_view help,
                             std::string_view fallback) {
     text += fmt::format("  {:<40}{}", name, help);
@@ -410,6 +416,7 @@ std::string FlagsHelp() {
   }
   text += "\nOther:\n";
   line("--config-file", "YAML file with settings", "none");
+  line("--runtime-config-file", "YAML file with those that may change while kvd runs", "none");
   line("-h, --help", "print this", "");
   line("--version", "print the version", "");
   text += "\nFlags of etcd that are accepted and have no effect here:\n ";

@@ -34,6 +34,7 @@ struct Flag {
   std::string_view group = {};     // Used ones only, from here on.
   std::string_view fallback = {};  // The default, as help and errors show it.
   absl::Status (*apply)(std::string_view, Config&) = nullptr;
+  bool reloads = false;  // May change while kvd runs.
 };
 
 // Ours first, group by group; then etcd's others.

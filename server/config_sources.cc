@@ -14,6 +14,9 @@
 namespace kv {
 namespace {
 
+constexpr std::string_view kConfigFile = "config-file";
+constexpr std::string_view kRuntimeConfigFile = "runtime-config-file";
+
 size_t EditDistance(std::string_view left, std::string_view right) {
   std::vector<size_t> row(right.size() + 1);
   for (size_t i = 0; i < row.size(); ++i) row[i] = i;
@@ -118,7 +121,8 @@ absl::StatusOr<Arguments> ReadArguments(const std::vector<std::string>& argument
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     options[std::string(name)] = option;
   };
-  add("config-file", false);
+  add(kConfigFile, false);
+  add(kRuntimeConfigFile, false);
   for (const Flag& flag : Flags()) add(flag.name, flag.kind == FlagKind::kSwitch);
 
   // From the back, as CLI11 takes them; "--flag=" becomes two, since it would not see the value.
@@ -146,8 +150,10 @@ absl::StatusOr<Arguments> ReadArguments(const std::vector<std::string>& argument
   for (const auto& [name, option] : options) {
     if (option->count() == 0) continue;
     Given given{.value = option->results().back(), .origin = "--" + name};
-    if (name == "config-file") {
-      result.config_file = std::move(given);
+    if (name == kConfigFile) {
+      result.files.config = std::move(given);
+    } else if (name == kRuntimeConfigFile) {
+      result.files.runtime = std::move(given);
     } else {
       result.settings[name] = std::move(given);
     }
@@ -165,8 +171,10 @@ EnvironmentSettings ReadEnvironment(
     const auto at = variables.find(variable);
     if (at != variables.end()) {
       result.settings[std::string(at->second)] = {.value = value, .origin = variable};
-    } else if (variable == "KVD_CONFIG_FILE") {
-      result.config_file = Given{.value = value, .origin = variable};
+    } else if (variable == VariableOf(kConfigFile)) {
+      result.files.config = Given{.value = value, .origin = variable};
+    } else if (variable == VariableOf(kRuntimeConfigFile)) {
+      result.files.runtime = Given{.value = value, .origin = variable};
     } else {
       result.unknown.push_back(variable);
     }

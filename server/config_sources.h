@@ -19,9 +19,15 @@ struct Given {
 };
 using Settings = std::map<std::string, Given, std::less<>>;
 
+// Which files hold settings, as they were named.
+struct SettingsFiles {
+  std::optional<Given> config;
+  std::optional<Given> runtime;
+};
+
 struct Arguments {
   Settings settings;
-  std::optional<Given> config_file;
+  SettingsFiles files;
   bool help = false;
   bool version = false;
 };
@@ -30,7 +36,7 @@ absl::StatusOr<Arguments> ReadArguments(const std::vector<std::string>& argument
 
 struct EnvironmentSettings {
   Settings settings;
-  std::optional<Given> config_file;
+  SettingsFiles files;
   std::vector<std::string> unknown;  // Variables that look like ours.
 };
 // An empty variable counts as not set.

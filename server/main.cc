@@ -63,6 +63,7 @@ int OpenSignals() {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   return signalfd(-1, &set, SFD_CLOEXEC);
 }
@@ -71,7 +72,32 @@ int OpenSignals() {
 constexpr uint64_t kEnded = 1;    // Cannot go on.
 constexpr uint64_t kStopped = 2;  // Server::Stop is done.
 
-int Run(kv::Config config) {
+constexpr int kReloadEvery = 10'000;  // Milliseconds.
+
+// Reads the settings again for a server that runs. Wrong ones change nothing, and are told once.
+class Reloader {
+ public:
+  Reloader(kv::ConfigSources sources, kv::Server* server)
+      : sources_(std::move(sources)), server_(server) {}
+
+  void Reload() {
+    const absl::StatusOr<kv::CommandLine> line = kv::LoadConfig(sources_);
+    if (line.ok()) {
+      complaint_.clear();
+      server_->Reload(line->config);
+    } else if (complaint_ != kv::Message(line.status())) {
+      complaint_ = kv::Message(line.status());
+      spdlog::warn("the settings stay as they are: {}", complaint_);
+    }
+  }
+
+ private:
+  const kv::ConfigSources sources_;
+  kv::Server* const server_;
+  std::string complaint_;
+};
+
+int Run(kv::Config config, kv::ConfigSources sources) {
   const int signals = OpenSignals();
   const int events = eventfd(0, EFD_CLOEXEC);
   if (signals < 0 || events < 0) {
@@ -81,7 +107,9 @@ int Run(kv::Config config) {
   const auto tell = [events](uint64_t event) {
     return [events, event] { (void)!write(events, &event, sizeof event); };
   };
+  const int patience = config.runtime_config_file.empty() ? -1 : kReloadEvery;
   kv::Server server(std::move(config), tell(kEnded));
+  Reloader reloader(std::move(sources), &server);
   if (const absl::Status status = server.Start(); !status.ok()) {
     spdlog::critical("cannot start: {}", kv::Message(status));
     return 1;
@@ -90,10 +118,19 @@ int Run(kv::Config config) {
   bool stopping = false;
   while (true) {
     std::array<pollfd, 2> ready = {{{signals, POLLIN, 0}, {events, POLLIN, 0}}};
-    if (poll(ready.data(), ready.size(), -1) < 0) continue;
+    const int events_seen = poll(ready.data(), ready.size(), stopping ? -1 : patience);
+    if (events_seen < 0) continue;
+    if (events_seen == 0) {
+      reloader.Reload();
+      continue;
+    }
     if (ready[0].revents != 0) {
       signalfd_siginfo info{};
       (void)!read(signals, &info, sizeof info);
+      if (info.ssi_signo == SIGHUP) {
+        if (!stopping) reloader.Reload();
+        continue;
+      }
       if (stopping && !server.Hurry()) {
         spdlog::warn("second signal: ending at once; what was acknowledged is durable");
         std::_Exit(exit_status);
@@ -114,7 +151,8 @@ int Run(kv::Config config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  absl::StatusOr<kv::CommandLine> line = kv::LoadConfig(Sources(argc, argv));
+  kv::ConfigSources sources = Sources(argc, argv);
+  absl::StatusOr<kv::CommandLine> line = kv::LoadConfig(sources);
   if (!line.ok()) {
     std::fprintf(stderr, "kvd: %s\n", std::string(kv::Message(line.status())).c_str());
     return 2;
@@ -124,5 +162,5 @@ int main(int argc, char** argv) {
     return 0;
   }
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);  // What matters of it, we log ourselves.
-  return Run(std::move(line->config));
+  return Run(std::move(line->config), std::move(sources));
 }

@@ -55,6 +55,20 @@ std::string WhereTheOthersAre(const Config& config) {
   return fmt::format("{}={}", joins ? "join" : "initial-cluster", fmt::join(names, ","));
 }
 
+spdlog::level::level_enum LevelOf(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarn:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+  }
+  return spdlog::level::info;
+}
+
 void OpenLog(const Config& config) {
   std::shared_ptr<spdlog::logger> logger;
   if (config.log_output == LogOutput::kStdout) {
@@ -64,20 +78,7 @@ void OpenLog(const Config& config) {
     logger =
         std::make_shared<spdlog::logger>("kvd", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   }
-  switch (config.log_level) {
-    case LogLevel::kDebug:
-      logger->set_level(spdlog::level::debug);
-      break;
-    case LogLevel::kInfo:
-      logger->set_level(spdlog::level::info);
-      break;
-    case LogLevel::kWarn:
-      logger->set_level(spdlog::level::warn);
-      break;
-    case LogLevel::kError:
-      logger->set_level(spdlog::level::err);
-      break;
-  }
+  logger->set_level(LevelOf(config.log_level));
   logger->flush_on(spdlog::level::debug);
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
   spdlog::set_default_logger(std::move(logger));
@@ -136,6 +137,7 @@ class Server::Running {
   ~Running() { network_.Stop(); }
 
   absl::Status Start();
+  void Reload(const Config& now);
   void Stop(std::function<void()> stopped);
   bool Hurry();
 
@@ -158,6 +160,7 @@ class Server::Running {
 
   const Config config_;
   const std::function<void()> ended_;
+  LogLevel log_level_;  // Of whoever reloads.
   ThreadRuntime runtime_;
   api::Metrics metrics_;
   api::AdminServer admin_;
@@ -167,6 +170,7 @@ class Server::Running {
 
   Mutex mutex_;
   std::condition_variable changed_;
+  int64_t quota_bytes_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool node_stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::unique_ptr<api::Services> services_ ABSL_GUARDED_BY(mutex_);
@@ -180,10 +184,12 @@ class Server::Running {
 Server::Running::Running(Config config, std::function<void()> ended)
     : config_(std::move(config)),
       ended_(std::move(ended)),
+      log_level_(config_.log_level),
       admin_(&runtime_, MakeAdminOptions(), &metrics_),
       network_(&runtime_, MakeNetworkOptions()),
       platform_(Platform::Open(&runtime_, config_.discovery, Variable)),
       node_(runtime_, network_, rocksdb::Env::Default(), MakeNodeConfig()),
+      quota_bytes_(config_.quota_backend_bytes),
       stop_loop_(runtime_.NewLoop("stop")) {}
 
 // It is started, and asked, after the node was made.
@@ -317,6 +323,7 @@ void Server::Running::OnStarted(absl::Status status) {
   {
     const MutexLock held(mutex_);
     if (stopping_) return;
+    services->SetQuota(quota_bytes_);  // It may have changed since the settings were read.
     status = services->Start();
     services_ = std::move(services);
     if (status.ok()) admin_.SetProbes(services_->probes());
@@ -346,6 +353,20 @@ void Server::Running::AwaitReady() {
 void Server::Running::End(std::string_view sentence) {
   spdlog::critical("{}", sentence);
   ended_();
+}
+
+void Server::Running::Reload(const Config& now) {
+  if (now.log_level != log_level_) {
+    spdlog::info("log-level changes: {} to {}", spdlog::level::to_string_view(LevelOf(log_level_)),
+                 spdlog::level::to_string_view(LevelOf(now.log_level)));
+    log_level_ = now.log_level;
+    spdlog::default_logger()->set_level(LevelOf(log_level_));
+  }
+  const MutexLock held(mutex_);
+  if (now.quota_backend_bytes == quota_bytes_) return;
+  spdlog::info("quota-backend-bytes changes: {} to {}", quota_bytes_, now.quota_backend_bytes);
+  quota_bytes_ = now.quota_backend_bytes;
+  if (services_) services_->SetQuota(quota_bytes_);
 }
 
 void Server::Running::Stop(std::function<void()> stopped) {
@@ -473,6 +494,8 @@ Server::Server(Config config, std::function<void()> ended) {
 Server::~Server() = default;
 
 absl::Status Server::Start() { return running_->Start(); }
+
+void Server::Reload(const Config& now) { running_->Reload(now); }
 
 void Server::Stop(std::function<void()> stopped) { running_->Stop(std::move(stopped)); }
 

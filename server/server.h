@@ -27,6 +27,9 @@ class Server {
   // "ready to serve client requests".
   absl::Status Start();
 
+  // Takes over what may change while it runs (Flag::reloads) and logs what did. Not during Stop.
+  void Reload(const Config& now);
+
   // Waits as the settings say, until the others can spare this member or until it has been let go;
   // then answers what is in flight, hands leadership over, makes the log and its floor durable, and
   // calls `stopped`, from a thread of its own. In any state; once. The process may end at once

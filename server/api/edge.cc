@@ -34,7 +34,7 @@ absl::Duration RequestTimeout(const Options& options) {
 }
 
 Edge::Edge(const Options& options, const Services::Parts& parts, Loop* readers)
-    : options_(options), parts_(parts), readers_(readers) {
+    : options_(options), parts_(parts), readers_(readers), quota_bytes_(options.quota_bytes) {
   Refresh();
 }
 
@@ -77,9 +77,10 @@ std::string Edge::WithHeader(std::string response) const {
 
 bool Edge::HasRoom(int64_t bytes) {
   if (bytes == 0) return true;
-  if (options_.quota_bytes <= 0) return !disk_full_.load(std::memory_order_relaxed);
+  const int64_t quota = quota_bytes();
+  if (quota <= 0) return !disk_full_.load(std::memory_order_relaxed);
   const auto held = static_cast<int64_t>(db_bytes_.load(std::memory_order_relaxed));
-  if (held + grown_bytes_.load(std::memory_order_relaxed) + bytes >= options_.quota_bytes) {
+  if (held + grown_bytes_.load(std::memory_order_relaxed) + bytes >= quota) {
     return false;
   }
   grown_bytes_.fetch_add(bytes, std::memory_order_relaxed);
@@ -88,7 +89,7 @@ bool Edge::HasRoom(int64_t bytes) {
 
 void Edge::RaiseNoSpace(const Call& call, Then then) {
   const RaisedAlarm raised{.type = etcdserverpb::NOSPACE, .member = replica().id()};
-  if (options_.quota_bytes <= 0 || machine().cluster_version() < kMaintenanceVersion ||
+  if (quota_bytes() <= 0 || machine().cluster_version() < kMaintenanceVersion ||
       machine().maintenance().Raised(raised)) {
     return std::move(then)(ToStatus(Error::kNoSpace));
   }

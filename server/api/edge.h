@@ -48,6 +48,9 @@ class Edge {
   // The same for the machine's reply: a response whose first field is a header with a revision.
   std::string WithHeader(std::string response) const;
 
+  // Of the database; 0 and less: until the disk is full.
+  int64_t quota_bytes() const { return quota_bytes_.load(std::memory_order_relaxed); }
+  void SetQuota(int64_t bytes) { quota_bytes_ = bytes; }
   // Whether the database may grow by `bytes` (QuotaCost). Nothing to add is always allowed.
   bool HasRoom(int64_t bytes);
   // Refuses a write that has no room: `then` gets the contract's error once the alarm of this
@@ -86,6 +89,7 @@ class Edge {
   const Services::Parts parts_;
   Loop* const readers_;
 
+  std::atomic<int64_t> quota_bytes_;
   std::atomic<bool> stopping_ = false;
   std::atomic<bool> learner_ = false;
   std::atomic<bool> disk_full_ = false;

@@ -114,7 +114,7 @@ void MaintenanceService::Status(const Call& call, StatusRequest, Done<StatusResp
   response.set_dbsizeinuse(bytes);  // A log-structured store has no free pages to give back.
   response.set_islearner(edge_->learner());
   response.set_storageversion(std::string(kClusterVersion));
-  response.set_dbsizequota(std::max<int64_t>(edge_->options().quota_bytes, 0));
+  response.set_dbsizequota(std::max<int64_t>(edge_->quota_bytes(), 0));
   response.mutable_downgradeinfo()->set_enabled(!maintenance.downgrade_target.empty());
   response.mutable_downgradeinfo()->set_targetversion(maintenance.downgrade_target);
   std::move(done)(std::move(response));

@@ -142,6 +142,7 @@ class Services::Running {
   }
 
   void Drain() { draining_ = true; }
+  void SetQuota(int64_t bytes) { edge_.SetQuota(bytes); }
 
   void Stop(absl::Duration grace) {
     if (!started_) return;
@@ -304,7 +305,7 @@ class Services::Running {
             .learner = edge_.learner(),
             .db_bytes = bytes,
             .db_bytes_in_use = bytes,
-            .quota_bytes = edge_.options().quota_bytes,
+            .quota_bytes = edge_.quota_bytes(),
             .revision = head.revision,
             .compact_revision = head.compacted,
             .watch = hub_.counts()};
@@ -434,6 +435,7 @@ Services::Services(Options options, Parts parts)
 Services::~Services() = default;
 absl::Status Services::Start() { return running_->Start(); }
 void Services::Drain() { running_->Drain(); }
+void Services::SetQuota(int64_t bytes) { running_->SetQuota(bytes); }
 void Services::Stop(absl::Duration grace) { running_->Stop(grace); }
 std::shared_ptr<Probes> Services::probes() const { return running_->probes(); }
 int Services::port() const { return running_->port(); }

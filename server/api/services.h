@@ -70,6 +70,10 @@ class Services {
   // Listens and serves. Fails with a sentence when a URL is not ours to have.
   absl::Status Start();
 
+  // From here on, instead of Options::quota_bytes. An alarm that was raised stays until it is
+  // lifted.
+  void SetQuota(int64_t bytes);
+
   // Not ready any more: probes and grpc.health.v1 say so; requests are still served.
   void Drain();
 

@@ -188,6 +188,39 @@ class BasicsTest(unittest.TestCase):
             self.assertIn(str(member.client_port), member.log())
             self.assertNotIn("member of the cluster", member.log())  # Nothing is founded before.
 
+    def test_quota_and_log_level_change_while_it_runs(self):
+        with Cluster(1) as cluster:
+            member = cluster.members[0]
+            settings = member.folder / "runtime.yaml"
+            settings.write_text("log-level: info\n")
+            member.start(f"--runtime-config-file={settings}")
+            cluster.await_healthy()
+
+            def told(text):
+                settings.write_text(text)
+                member.signal(signal.SIGHUP)
+
+            def quota():
+                status = json.loads(cluster.kvctl("endpoint", "status", "-w", "json").stdout)
+                return status[0]["Status"].get("dbSizeQuota", 0)
+            told("quota-backend-bytes: 1\nlog-level: debug\n")
+            await_condition("the quota", lambda: quota() == 1)
+            put = cluster.kvctl("put", "k", "v", check=False)
+            self.assertIn("etcdserver: mvcc: database space exceeded", put.stderr)
+            # What is wrong changes nothing, and is said.
+            told("quota-backend-bytes: many\n")
+            await_condition("a complaint", lambda: re.search(
+                r'the settings stay as they are: .*runtime.yaml:1: quota-backend-bytes="many": must '
+                r'be a whole number', member.log()))
+            self.assertEqual(quota(), 1)
+            # Without a signal, a little later.
+            settings.write_text("")
+            await_condition("no quota", lambda: quota() == 0)
+            self.assertIn("log-level changes: info to debug", member.log())
+            cluster.kvctl("alarm", "disarm")
+            cluster.kvctl("put", "k", "v")
+            self.assertEqual(member.stop(), 0)
+
     def test_a_second_signal_ends_a_stop_that_waits(self):
         # With its followers paused a leader waits for one to take over: here for ten seconds.
         with Cluster(3, flags=["--heartbeat-interval=1000", "--election-timeout=10000"]) as cluster:

@@ -396,6 +396,24 @@ struct Refused {
   std::string_view error;
 };
 
+TEST_CASE("the file of what may change beats the other file, and nothing else") {
+  const auto quota = [](std::vector<std::string> more, const Environment& environment) {
+    std::vector<std::string> arguments = {"--config-file=kvd.yaml",
+                                          "--runtime-config-file=runtime.yaml"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const absl::StatusOr<CommandLine> line =
+        Load(std::move(arguments), environment, "quota-backend-bytes: 1\nlog-level: error",
+             {{"runtime.yaml", "quota-backend-bytes: 2"}});
+    REQUIRE(line.ok());
+    CHECK(line->config.log_level == LogLevel::kError);
+    CHECK(line->config.runtime_config_file == "runtime.yaml");
+    return line->config.quota_backend_bytes;
+  };
+  CHECK(quota({}, {}) == 2);
+  CHECK(quota({}, {{"KVD_QUOTA_BACKEND_BYTES", "3"}}) == 3);
+  CHECK(quota({"--quota-backend-bytes=4"}, {{"KVD_QUOTA_BACKEND_BYTES", "3"}}) == 4);
+}
+
 TEST_CASE("what is wrong is named, with the limit and the next step") {
   const std::vector<std::string> file = {"--config-file=kvd.yaml"};
   const std::vector<Refused> rows = {
@@ -731,6 +749,15 @@ TEST_CASE("what is wrong is named, with the limit and the next step") {
        "client-transport-security:\n  cert-file: /x\n",
        "kvd.yaml:1: \"client-transport-security\": TLS arrives with a later release; use http:// "
        "URLs and leave it out"},
+      {{"--runtime-config-file=kvd.yaml"},
+       {},
+       "log-level: warn\nname: x",
+       "kvd.yaml:2: name cannot change while kvd runs; --runtime-config-file may hold "
+       "quota-backend-bytes and log-level, put this one into --config-file"},
+      {{},
+       {{"KVD_RUNTIME_CONFIG_FILE", "other.yaml"}},
+       "",
+       "KVD_RUNTIME_CONFIG_FILE=\"other.yaml\": cannot be read: no such file"},
       {file,
        {},
        "config-file: x",

@@ -53,6 +53,16 @@ def settings_of(objects, name="kvd"):
     return yaml.safe_load(objects["ConfigMap", name]["data"]["kvd.yaml"])
 
 
+def runtime_settings_of(objects, name="kvd"):
+    return yaml.safe_load(objects["ConfigMap", f"{name}-runtime"]["data"]["kvd.yaml"])
+
+
+def flags_of_kvd():
+    """Those that do something."""
+    said = subprocess.run([BIN / "kvd", "--help"], capture_output=True, text=True).stdout
+    return set(re.findall(r"^  --([a-z-]+)", said.split("Other:")[0], re.M))
+
+
 class ChartTest(unittest.TestCase):
     def setUp(self):
         self.helm = Helm(HELM)
@@ -112,6 +122,13 @@ class ChartTest(unittest.TestCase):
                        for values in ({}, {"raft": {"electionTimeout": 2000}})]
         self.assertNotEqual(*annotations)
 
+    def test_quota_and_log_level_restart_nobody(self):
+        plain = self.render()
+        changed = self.render({"logLevel": "debug", "storage": {"quotaBackendBytes": "1Gi"}})
+        self.assertEqual(pod_of(plain), pod_of(changed))
+        self.assertEqual(runtime_settings_of(changed),
+                         {"log-level": "debug", "quota-backend-bytes": 2**30})
+
     def test_the_budget_is_one_whatever_the_count(self):
         for count in (1, 3, 5):
             budget = self.render({"replicaCount": count})["PodDisruptionBudget", "kvd"]["spec"]
@@ -137,10 +154,27 @@ class ChartTest(unittest.TestCase):
         claim = self.render()["StatefulSet", "kvd"]["spec"]["volumeClaimTemplates"][0]
         self.assertEqual(claim["metadata"], {"name": "data"})
 
-    def test_names_stay_short_enough(self):
-        objects = self.helm.objects({}, name="r" * 53)
-        for kind, name in objects:
-            self.assertLessEqual(len(name), 52, (kind, name))
+    def test_names_stay_short_and_apart(self):
+        long = [{"name": "r" * 53}, {"name": "r" * 52 + "q"}, {"name": "r" * 53, "other": "x" * 53},
+                {"name": "r" * 53, "other": "x" * 52 + "y"}]
+        seen = set()
+        for one in long:
+            values = {"fullnameOverride": one["other"]} if "other" in one else {}
+            objects = self.helm.objects(values, name=one["name"])
+            for kind, name in objects:
+                self.assertLessEqual(len(name), 52, (kind, name))
+            self.assertFalse(seen & set(objects))
+            seen |= set(objects)
+
+    def test_the_test_pod_reaches_the_members(self):
+        objects = self.render({"networkPolicy": {"allowClientsFrom": [{"podSelector": {}}]}})
+        labels = objects["Pod", "kvd-test"]["metadata"]["labels"]
+        allowed = [peer for rule in objects["NetworkPolicy", "kvd"]["spec"]["ingress"]
+                   for peer in rule.get("from", [])]
+        self.assertIn({"podSelector": {"matchLabels": labels}}, allowed)
+        everybody = self.render()["NetworkPolicy", "kvd"]["spec"]["ingress"]
+        self.assertIn([{"port": "client", "protocol": "TCP"}],
+                      [rule["ports"] for rule in everybody if "from" not in rule])
 
     def test_the_namespace_can_be_another(self):
         for (kind, name), thing in self.render({"namespaceOverride": "other"}).items():
@@ -175,10 +209,28 @@ class ChartTest(unittest.TestCase):
             self.assertTrue(any(".".join(p) in used for p in parents), ".".join(path))
 
     def test_every_setting_is_one_of_kvd(self):
-        result = subprocess.run([BIN / "kvd", "--help"], capture_output=True, text=True)
-        known = set(re.findall(r"--([a-z-]+)", result.stdout))
+        known = flags_of_kvd()
         for values, files in CASES.values():
-            self.assertLessEqual(set(settings_of(self.render(values, files=files))), known)
+            objects = self.render(values, files=files)
+            for settings in (settings_of(objects), runtime_settings_of(objects)):
+                self.assertLessEqual(set(settings), known)
+
+    def test_every_setting_of_kvd_has_one_place(self):
+        for flag in sorted(flags_of_kvd()):
+            with self.subTest(flag):
+                try:
+                    settings = settings_of(self.render({"config": {flag: "1"}}))
+                    self.assertEqual(settings[flag], "1")
+                    self.assertNotIn(flag, settings_of(self.render()))
+                except Refused as refused:
+                    self.assertRegex(str(refused), f"config.{flag}: (set [a-zA-Z. ]+ instead"
+                                                   "|the chart sets it by itself)")
+
+    def test_retention_is_what_was_meant(self):
+        for values, retention in (({}, "1h"), ({"retention": 2}, "2"), ({"retention": "90m"}, "90m"),
+                                  ({"mode": "revision", "retention": 10_000_000}, "10000000")):
+            settings = settings_of(self.render({"compaction": values}))
+            self.assertEqual(settings["auto-compaction-retention"], retention)
 
     def test_the_quota_is_two_fifths_of_the_volume_unless_said_otherwise(self):
         for values, bytes_ in (({}, 4 * 2**30), ({"persistence": {"size": "1Ti"}}, 2**40 * 2 // 5),
@@ -186,7 +238,8 @@ class ChartTest(unittest.TestCase):
                                ({"storage": {"quotaBackendBytes": 0}}, 0),
                                ({"storage": {"quotaBackendBytes": 2**32}}, 2**32),
                                ({"persistence": {"enabled": False}}, 0)):
-            self.assertEqual(settings_of(self.render(values))["quota-backend-bytes"], bytes_, values)
+            self.assertEqual(runtime_settings_of(self.render(values))["quota-backend-bytes"], bytes_,
+                             values)
 
     def test_without_a_volume_a_lost_cluster_begins_anew(self):
         loss = "bootstrap-on-total-loss"

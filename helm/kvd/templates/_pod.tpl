@@ -68,7 +68,7 @@ spec:
     - name: kvd
       image: {{ include "kvd.image" . }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
-      args: ["--config-file=/etc/kvd/kvd.yaml"]
+      args: ["--config-file=/etc/kvd/kvd.yaml", "--runtime-config-file=/etc/kvd/runtime/kvd.yaml"]
       env:
         - name: KVD_NAME
           valueFrom:
@@ -116,6 +116,9 @@ spec:
       projected:
         sources:
           - configMap: {name: {{ $name }}}
+          - configMap:
+              name: {{ $name }}-runtime
+              items: [{key: kvd.yaml, path: runtime/kvd.yaml}]
           {{- if ne $v.membership.desiredReplicas.source "apiserver" }}
           - configMap:
               name: {{ $name }}-topology

@@ -28,10 +28,22 @@
 {{- if and $v.bootstrap.token $v.bootstrap.tokenSecret.name -}}
 {{- fail "bootstrap.token and bootstrap.tokenSecret.name are both given; leave one out" -}}
 {{- end -}}
+{{- $owned := include "kvd.ownedSettings" . | fromYaml -}}
+{{- $free := include "kvd.freeSettings" . | fromYamlArray -}}
 {{- range $key, $_ := $v.config -}}
-{{- if has $key (list "name" "data-dir" "initial-cluster" "initial-cluster-state" "join" "kubernetes-statefulset" "kubernetes-namespace" "kubernetes-peer-service" "listen-client-urls" "listen-peer-urls" "listen-metrics-urls" "election-timeout" "heartbeat-interval" "shutdown-delay" "shutdown-drain-timeout" "shutdown-leave-timeout" "shutdown-guard-max-wait" "termination-grace-period") -}}
-{{- fail (printf "config.%s is set by the chart, which relies on it; use the chart's own value, or leave it out" $key) -}}
+{{- if hasKey $owned $key -}}
+{{- fail (printf "config.%s: %s" $key (ternary "the chart sets it by itself; leave it out" (printf "set %s instead" (get $owned $key)) (eq (get $owned $key) ""))) -}}
+{{- else if not (has $key $free) -}}
+{{- fail (printf "config.%s: kvd has no such setting; these may stand in config: %s" $key (join ", " $free)) -}}
 {{- end -}}
+{{- end -}}
+{{- $retention := include "kvd.retention" . -}}
+{{- if and (eq $v.compaction.mode "revision") (not (regexMatch "^[0-9]+$" $retention)) -}}
+{{- fail (printf "compaction.retention=%s: with compaction.mode=revision it is a number of revisions, such as 10000" $retention) -}}
+{{- end -}}
+{{- $leaving := add (include "kvd.seconds" $v.shutdown.leaveTimeout | int64) (include "kvd.seconds" $v.shutdown.drainTimeout | int64) 15 -}}
+{{- if lt (int64 $v.terminationGracePeriodSeconds) $leaving -}}
+{{- fail (printf "terminationGracePeriodSeconds=%d is shorter than shutdown.leaveTimeout + drainTimeout + 15 s = %d; raise it, or lower those" (int64 $v.terminationGracePeriodSeconds) $leaving) -}}
 {{- end -}}
 {{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
 {{- if or (hasKey $v.commonLabels $key) (hasKey $v.podLabels $key) -}}

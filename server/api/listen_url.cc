@@ -108,7 +108,10 @@ absl::StatusOr<Listeners> OpenListeners(const ListenUrl& url) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(url.host.c_str(), nullptr, &hints, &found); error != 0) {
+  // Every address means those of both families, as with etcd: a pod may have either.
+  const bool every = url.host == "0.0.0.0" || url.host == "::";
+  const char* host = every ? nullptr : url.host.c_str();
+  if (const int error = getaddrinfo(host, every ? "0" : nullptr, &hints, &found); error != 0) {
     return MakeStatus(absl::StatusCode::kInvalidArgument,
                       "cannot listen on http://{}: the host name cannot be resolved: {}",
                       url.HostPort(), gai_strerror(error));

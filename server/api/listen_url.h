@@ -11,7 +11,7 @@
 namespace kv::api {
 
 struct ListenUrl {
-  std::string host;  // Without brackets, also when it is an IPv6 address.
+  std::string host;  // Without brackets, also when it is IPv6. 0.0.0.0 and :: are both families.
   uint16_t port = 0;
   std::string HostPort() const;  // host:port, IPv6 in brackets.
 };

@@ -25,6 +25,19 @@ def fetch(member, path):
         return 0, ""
 
 
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        return True
+    except OSError:
+        return False
+
+
+IPV6 = has_ipv6()
+if not IPV6:
+    print("SKIPPED: this machine has no IPv6", flush=True)
+
+
 class BasicsTest(unittest.TestCase):
     def test_three_members_serve_and_keep_everything_over_restarts(self):
         with Cluster(3) as cluster:
@@ -93,6 +106,43 @@ class BasicsTest(unittest.TestCase):
         _, log = process.communicate(timeout=PATIENCE)
         self.assertEqual(process.returncode, 0, log)
         self.assertIn("ready to serve client requests", log)
+
+    @unittest.skipUnless(IPV6, "no IPv6")
+    def test_addresses_of_both_families_are_served(self):
+        with Cluster(1) as cluster:
+            member = cluster.members[0]
+            # Each other's family: every address is every address.
+            member.start(f"--listen-client-urls=http://0.0.0.0:{member.client_port}",
+                         f"--listen-metrics-urls=http://[::]:{member.admin_port}",
+                         f"--listen-peer-urls=http://0.0.0.0:{member.peer_port}",
+                         f"--initial-advertise-peer-urls=http://[::1]:{member.peer_port}",
+                         f"--initial-cluster=m1=http://[::1]:{member.peer_port}")
+            cluster.await_healthy()
+            six = f"[::1]:{member.client_port}"
+            cluster.kvctl("put", "k", "v", endpoints=six)
+            self.assertEqual(cluster.kvctl("get", "k", "--print-value-only").stdout, "v\n")
+            self.assertEqual(fetch(member, "/livez")[0], 200)
+            with urllib.request.urlopen(f"http://[::1]:{member.admin_port}/livez") as answer:
+                self.assertEqual(answer.status, 200)
+            for host in ("127.0.0.1", "::1"):
+                socket.create_connection((host, member.peer_port), timeout=10).close()
+
+    @unittest.skipUnless(IPV6, "no IPv6")
+    def test_three_members_on_ipv6_alone(self):
+        with Cluster(3) as cluster:
+            listed = ",".join(f"{m.name}=http://[::1]:{m.peer_port}" for m in cluster.members)
+            for member in cluster.members:
+                member.start(f"--listen-client-urls=http://[::1]:{member.client_port}",
+                             f"--advertise-client-urls=http://[::1]:{member.client_port}",
+                             f"--listen-peer-urls=http://[::1]:{member.peer_port}",
+                             f"--initial-advertise-peer-urls=http://[::1]:{member.peer_port}",
+                             f"--initial-cluster={listed}")
+            endpoints = ",".join(f"[::1]:{m.client_port}" for m in cluster.members)
+            await_condition("health", lambda: cluster.kvctl(
+                "endpoint", "health", endpoints=endpoints, check=False).returncode == 0)
+            cluster.kvctl("put", "k", "v", endpoints=endpoints)
+            got = cluster.kvctl("endpoint", "status", "--cluster", endpoints=endpoints)
+            self.assertEqual(len(got.stdout.splitlines()), 3)
 
     def test_the_admin_port_tells_health_and_metrics(self):
         with Cluster(3) as cluster:

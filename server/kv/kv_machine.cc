@@ -378,7 +378,7 @@ std::vector<Reply> KvMachine::Apply(std::span<const Committed> run) {
     const MutexLock lock(mutex_);
     if (members) members_ = *std::move(members);
     cluster_version_ = pending_cluster_version_;
-    maintenance_ = pending_maintenance_;
+    if (maintenance_ != pending_maintenance_) maintenance_ = pending_maintenance_;
   }
   if (compacts) compactions_->Start();
   if (told.after > told.before) Tell(std::move(told));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes k8s/*/kvd.yaml, the chart rendered for `kubectl apply -k`; --check only compares.
+"""Writes the objects in k8s/*/, the chart rendered for `kubectl apply -k`; --check only compares.
 
 helm: KVD_HELM, or the one in the path.
 """
@@ -12,13 +12,18 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE.parent / "helm/kvd"
-FOLDERS = {"base": None, "dev": "values-dev.yaml", "production": "values-production.yaml"}
+FILES = {
+    "base/kvd.yaml": (),
+    "dev/kvd.yaml": ("--values", CHART / "values-dev.yaml"),
+    "production/kvd.yaml": ("--values", CHART / "values-production.yaml"),
+    # By itself: on a cluster without the kind, it would keep the rest from being applied.
+    "monitoring/servicemonitor.yaml": ("--set", "metrics.serviceMonitor.enabled=true",
+                                       "--show-only", "templates/servicemonitor.yaml"),
+}
 
 
-def render(helm, values):
-    command = [helm, "template", "kvd", str(CHART), "--namespace", "kvd", "--skip-tests"]
-    if values:
-        command += ["--values", str(CHART / values)]
+def render(helm, options):
+    command = [helm, "template", "kvd", CHART, "--namespace", "kvd", "--skip-tests", *options]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return "# Made from helm/kvd by k8s/render.py; change the chart instead.\n" + text
 
@@ -28,9 +33,9 @@ def main():
     if helm is None:
         raise SystemExit("k8s/render.py: there is no helm")
     stale = []
-    for folder, values in FOLDERS.items():
-        path = HERE / folder / "kvd.yaml"
-        text = render(helm, values)
+    for file, options in FILES.items():
+        path = HERE / file
+        text = render(helm, options)
         if "--check" not in sys.argv:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)

@@ -1,6 +1,10 @@
 {{/* What the schema cannot say; each failure is a sentence with the next step. */}}
 {{- define "kvd.validate" -}}
 {{- $v := .Values -}}
+{{- $name := include "kvd.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "%s cannot name a Service, which begins with a letter and has a-z, 0-9 and - only; set fullnameOverride" $name) -}}
+{{- end -}}
 {{- $replicas := int64 $v.replicaCount -}}
 {{- if and (gt $replicas 0) (eq (mod $replicas 2) 0) (not $v.allowEvenReplicas) -}}
 {{- fail (printf "replicaCount=%d: an even number survives no more losses than %d would; choose an odd one, or set allowEvenReplicas=true" $replicas (sub $replicas 1)) -}}
@@ -40,6 +44,14 @@
 {{- $retention := include "kvd.retention" . -}}
 {{- if and (eq $v.compaction.mode "revision") (not (regexMatch "^[0-9]+$" $retention)) -}}
 {{- fail (printf "compaction.retention=%s: with compaction.mode=revision it is a number of revisions, such as 10000" $retention) -}}
+{{- end -}}
+{{- if and (eq $v.compaction.mode "periodic") (regexMatch "^[0-9]+$" $retention) (gt (int64 $retention) 8760) -}}
+{{- fail (printf "compaction.retention=%s: with compaction.mode=periodic a number is hours, and these are more than a year; lower it, or choose mode revision" $retention) -}}
+{{- end -}}
+{{- range $v.extraEnv -}}
+{{- if hasPrefix "KVD_" .name -}}
+{{- fail (printf "extraEnv: %s would beat what the chart has checked; set the chart's value, or the key under config" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- $leaving := add (include "kvd.seconds" $v.shutdown.leaveTimeout | int64) (include "kvd.seconds" $v.shutdown.drainTimeout | int64) 15 -}}
 {{- if lt (int64 $v.terminationGracePeriodSeconds) $leaving -}}

@@ -18,7 +18,6 @@ constexpr char kAdmitCall[] = "admit";
 constexpr absl::Duration kAskDeadline = absl::Seconds(3);
 constexpr absl::Duration kChangeDeadline = absl::Seconds(5);
 constexpr absl::Duration kLeaderlessForLong = absl::Seconds(5);
-constexpr absl::Duration kNoteInterval = absl::Seconds(10);
 constexpr absl::Duration kHelloDeadline = absl::Seconds(1);
 
 absl::Status NotLeading() {
@@ -370,7 +369,7 @@ void MemberKeeper::Look(const ReplicaStatus& status) {
 
 void MemberKeeper::NoteAcknowledged(const ReplicaStatus& status) {
   const absl::Duration now = parts_.runtime->Uptime();
-  if (now - noted_ < kNoteInterval) return;
+  if (now - noted_ < options_.note_interval) return;
   noted_ = now;
   if (parts_.machine->cluster_version() < kMembershipVersion) return;
   const auto worth = cluster::WorthNoting({.self = parts_.replica->id(),
@@ -381,7 +380,7 @@ void MemberKeeper::NoteAcknowledged(const ReplicaStatus& status) {
                                            .noted = parts_.machine->maintenance().acknowledged});
   // Lost with this leader or its term: the next look finds the same again.
   if (worth) {
-    parts_.replica->Propose(AcknowledgedCommand(*worth), kNoteInterval, [](ProposalResult) {});
+    parts_.replica->Propose(AcknowledgedCommand(*worth), kChangeDeadline, [](ProposalResult) {});
   }
 }
 

@@ -44,6 +44,7 @@ class MemberKeeper {
   struct Options {
     cluster::UpkeepOptions upkeep;
     absl::Duration poll_interval = absl::Seconds(10);
+    absl::Duration note_interval = absl::Seconds(10);
     cluster::Standing self;  // Of this process, for a Hello; its token is the cluster's.
   };
 

@@ -557,10 +557,10 @@ absl::Status Node::OpenMember() {
     const auto at = noted.find(member);
     return at == noted.end() ? Index{0} : at->second;
   };
-  parts.found_stale = [this, door = door_](MemberId by, Index acknowledged) {
-    door->Post([this, by, acknowledged] {
+  parts.found_stale = [this, door = door_](std::string evidence) {
+    door->Post([this, evidence = std::move(evidence)] {
       loop_->AssertCurrent();
-      EndAsStale(by, acknowledged);
+      EndAsStale(evidence);
     });
   };
   parts.metrics = WatchedMetrics();
@@ -621,6 +621,7 @@ void Node::KeepMembers() {
                           .log = [this](std::string_view line) { Log(LineLevel::kInfo, line); }},
       MemberKeeper::Options{.upkeep = config_.upkeep,
                             .poll_interval = config_.desired_poll_interval,
+                            .note_interval = config_.note_interval,
                             .self = std::move(self)});
   keeper_->Start();
 }
@@ -773,13 +774,12 @@ void Node::EndAsRemoved() {
                     config_.discovery ? "as this one in " : "from ", config_.data_dir));
 }
 
-void Node::EndAsStale(MemberId by, Index acknowledged) {
+void Node::EndAsStale(std::string_view evidence) {
   if (stopping_ || halted_ || identity_.state != cluster::State::kMember) return;
   MARK("node.ends_as_stale");
   EndAs(cluster::State::kStale,
-        fmt::format("this disk is older than what its member acknowledged: its log ends at entry "
-                    "{}, and member {:x} knows of entry {}; {}",
-                    replica_->Status().last_index, by, acknowledged, WhatStaleNeeds()));
+        fmt::format("this disk is older than what its member acknowledged: {}; {}", evidence,
+                    WhatStaleNeeds()));
 }
 
 std::string Node::WhatStaleNeeds() const {

@@ -77,6 +77,7 @@ struct NodeConfig {
   size_t record_cache_bytes = size_t{64} << 20;
 
   absl::Duration state_check_interval = absl::Minutes(1);
+  absl::Duration note_interval = absl::Seconds(10);  // Of who acknowledged what.
 
   cluster::UpkeepOptions upkeep;
   bool count_decides = true;  // False: how many are wanted is asked for the founding only.
@@ -187,7 +188,7 @@ class Node {
   void GiveVote(const raft::Members& members) KV_NODE_LOOP;
   void Change(raft::MemberChange change, std::string_view what) KV_NODE_LOOP;
   void EndAsRemoved() KV_NODE_LOOP;
-  void EndAsStale(MemberId by, Index acknowledged) KV_NODE_LOOP;
+  void EndAsStale(std::string_view evidence) KV_NODE_LOOP;
   std::string WhatStaleNeeds() const KV_NODE_LOOP;
   void EndAs(cluster::State state, std::string sentence) KV_NODE_LOOP;
   void Answer(absl::Status status) KV_NODE_LOOP;

@@ -327,7 +327,7 @@ class PeerSessions::Session final : public grpc::ServerBidiReactor<pb::ToPeer, p
     pb::HandshakeAnswer* answer = outgoing_.mutable_handshake();
     port->FillHandshake(nullptr, answer->mutable_self());
     answer->set_protocol(1);
-    answer->set_acknowledged_index(port->AcknowledgedBy(incoming_.handshake()));
+    port->FillKnown(incoming_.handshake(), answer);
     answer->set_refusal(refusal);
     if (!refusal.empty()) {
       spdlog::warn("refused {}: {}", context_->peer(), refusal);

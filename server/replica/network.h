@@ -27,6 +27,15 @@ struct PeerAddress {
   friend bool operator==(const PeerAddress&, const PeerAddress&) = default;
 };
 
+// What another member knows of this one.
+struct KnownOfSelf {
+  MemberId by = 0;
+  Index acknowledged = 0;
+  uint64_t newest_boot_epoch = 0;
+};
+// That this disk is older than its member's word, as a clause; empty: it is not.
+std::string StaleEvidence(const KnownOfSelf& known, Index last_index, uint64_t boot_epoch);
+
 // Who this process is; said and checked in every handshake (protocol version 1). Cluster and
 // member are 0 until the process is a member.
 struct LocalIdentity {
@@ -52,10 +61,11 @@ class Network {
   // Of this member's log: said in handshakes.
   using LastIndex = std::function<Index()>;
   // How far that member has acknowledged what is committed, as far as this one knows. Whoever comes
-  // with a log that ends before is refused, and told: its disk is older than its word.
+  // with a log that ends before, or with a start before one that was seen, is refused and told: its
+  // disk is older than its word.
   using AcknowledgedBy = std::function<Index(MemberId)>;
-  // This very member was refused so, by that one.
-  using FoundStale = std::function<void(MemberId by, Index acknowledged)>;
+  // This very member was refused so; `evidence` says by whom and what is known.
+  using FoundStale = std::function<void(std::string evidence)>;
   struct Handlers {
     Receive receive;
     ReceiveSnapshot receive_snapshot;

@@ -159,9 +159,7 @@ std::string PeerPort::Judge(const pb::Handshake& theirs) {
 
 std::string PeerPort::JudgeAnswer(const PeerAddress& asked, const pb::HandshakeAnswer& answer) {
   const pb::Handshake& theirs = answer.self();
-  if (theirs.member_id() == asked.id && theirs.node_uuid() == asked.node_uuid) {
-    HearAcknowledged(asked.id, answer.acknowledged_index());
-  }
+  if (theirs.member_id() == asked.id && theirs.node_uuid() == asked.node_uuid) HearKnown(answer);
   if (!answer.refusal().empty()) return answer.refusal();
   const Index acknowledged = AcknowledgedBy(theirs);
   MutexLock lock(mutex_);
@@ -172,11 +170,28 @@ std::string PeerPort::JudgeAnswer(const PeerAddress& asked, const pb::HandshakeA
   return JudgeIdentity(theirs, acknowledged);
 }
 
-// Only what this member can see for itself counts: nobody's word alone ends it.
-void PeerPort::HearAcknowledged(MemberId by, Index acknowledged) {
+void PeerPort::FillKnown(const pb::Handshake& theirs, pb::HandshakeAnswer* answer) const {
+  answer->set_acknowledged_index(AcknowledgedBy(theirs));
+  MutexLock lock(mutex_);
+  const auto newest = newest_.find(theirs.member_id());
+  if (newest != newest_.end() && newest->second.node_uuid == theirs.node_uuid()) {
+    answer->set_newest_boot_epoch(newest->second.boot_epoch);
+  }
+}
+
+void PeerPort::HearKnown(const pb::HandshakeAnswer& answer) {
   const auto now = handlers();
   if (now == nullptr || !now->last_index || !now->found_stale) return;
-  if (now->last_index() < acknowledged) now->found_stale(by, acknowledged);
+  uint64_t boot_epoch = 0;
+  {
+    MutexLock lock(mutex_);
+    boot_epoch = self_.boot_epoch;
+  }
+  const std::string evidence = StaleEvidence({.by = answer.self().member_id(),
+                                              .acknowledged = answer.acknowledged_index(),
+                                              .newest_boot_epoch = answer.newest_boot_epoch()},
+                                             now->last_index(), boot_epoch);
+  if (!evidence.empty()) now->found_stale(evidence);
 }
 
 void PeerPort::Deliver(MemberId peer, const pb::EnvelopeBatch& batch) {

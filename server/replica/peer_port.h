@@ -59,8 +59,9 @@ class PeerPort {
   // Why a stream that begins so is refused, as a sentence; empty: accepted, and its incarnation is
   // remembered.
   std::string Judge(const kvd::internal::Handshake& theirs);
-  // How far it has acknowledged what is committed, as far as this member knows.
-  Index AcknowledgedBy(const kvd::internal::Handshake& theirs) const;
+  // What this member knows of the one that begins so.
+  void FillKnown(const kvd::internal::Handshake& theirs,
+                 kvd::internal::HandshakeAnswer* answer) const;
   // Why the answer of one that we dialled is not accepted; empty: it is.
   std::string JudgeAnswer(const PeerAddress& asked, const kvd::internal::HandshakeAnswer& answer);
 
@@ -83,7 +84,8 @@ class PeerPort {
     uint64_t boot_epoch = 0;
   };
 
-  void HearAcknowledged(MemberId by, Index acknowledged);
+  Index AcknowledgedBy(const kvd::internal::Handshake& theirs) const;
+  void HearKnown(const kvd::internal::HandshakeAnswer& answer);
   std::string JudgeIdentity(const kvd::internal::Handshake& theirs, Index acknowledged)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<const Network::Handlers> handlers() const;

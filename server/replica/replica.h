@@ -106,9 +106,9 @@ class Replica {
     // What the log says that a member has acknowledged; what is known beside it is added. Any
     // thread. May be empty.
     std::function<Index(MemberId)> noted_of;
-    // Another member knows that this one has acknowledged more than its log holds: it must take no
-    // part any more. Any thread. May be empty.
-    std::function<void(MemberId by, Index acknowledged)> found_stale;
+    // Another member knows that this one's disk is older than its word: it must take no part any
+    // more (Network::FoundStale). Any thread. May be empty.
+    std::function<void(std::string evidence)> found_stale;
     ReplicaMetrics metrics;
   };
 
@@ -284,7 +284,7 @@ class Replica {
   rocksdb::Env* const env_;
   const std::function<void(std::string_view)> fatal_;
   const std::function<Index(MemberId)> noted_of_;
-  const std::function<void(MemberId, Index)> found_stale_;
+  const std::function<void(std::string)> found_stale_;
   const ReplicaMetrics metrics_;
   const std::shared_ptr<Door> door_;
 

@@ -78,28 +78,29 @@ struct Peer {
   void Start() { Start(Identity()); }
   void Start(const LocalIdentity& self) {
     network->Start(
-        self, {.receive =
-                   [this](raft::Envelope e) {
-                     received.Add(std::move(e));
-                     may_read.wait();
-                   },
-               .receive_snapshot =
-                   [this](raft::Envelope offer, Snapshot snapshot) {
-                     snapshots.Add({std::move(offer), std::move(snapshot)});
-                   },
-               .peer_lost = [this](MemberId peer) { lost.Add(peer); },
-               .peer_met =
-                   [this](MemberId peer, uint32_t) {
-                     if (on_met) on_met(peer);
-                     met.Add(peer);
-                   },
-               .last_index = [] { return Index{3}; },
-               .acknowledged_by =
-                   [this](MemberId peer) {
-                     const auto at = acknowledged.find(peer);
-                     return at == acknowledged.end() ? Index{0} : at->second;
-                   },
-               .found_stale = [this](MemberId by, Index index) { found_stale.Add({by, index}); }});
+        self,
+        {.receive =
+             [this](raft::Envelope e) {
+               received.Add(std::move(e));
+               may_read.wait();
+             },
+         .receive_snapshot =
+             [this](raft::Envelope offer, Snapshot snapshot) {
+               snapshots.Add({std::move(offer), std::move(snapshot)});
+             },
+         .peer_lost = [this](MemberId peer) { lost.Add(peer); },
+         .peer_met =
+             [this](MemberId peer, uint32_t) {
+               if (on_met) on_met(peer);
+               met.Add(peer);
+             },
+         .last_index = [] { return Index{3}; },
+         .acknowledged_by =
+             [this](MemberId peer) {
+               const auto at = acknowledged.find(peer);
+               return at == acknowledged.end() ? Index{0} : at->second;
+             },
+         .found_stale = [this](std::string evidence) { found_stale.Add(std::move(evidence)); }});
   }
   PeerAddress Address() const {
     return {.id = id,
@@ -118,7 +119,7 @@ struct Peer {
   std::latch may_read;  // Until it opens, nothing is read after the first envelope.
   std::function<void(MemberId)> on_met;    // Set before Start.
   std::map<MemberId, Index> acknowledged;  // Set before Start.
-  Arrivals<std::pair<MemberId, Index>> found_stale;
+  Arrivals<std::string> found_stale;
   std::unique_ptr<GrpcNetwork> network;
 };
 
@@ -296,6 +297,7 @@ TEST_CASE("an older start of a member is refused once a newer one was seen") {
   });
   for (int i = 0; i < 20; ++i) CHECK(CallAndWait(older, b.Url(), "ping", "x").ok());
   CHECK(older.network->Connected().empty());
+  CHECK(older.found_stale.Await(1)[0] == "this is start 4 on it, and member 2 has seen start 5");
   newer.network->Send(Numbered(1, 2, 7));
   CHECK(NumberOf(b.received.Await(1)[0]) == 7);
 }
@@ -311,7 +313,7 @@ TEST_CASE("a log that ends before what its member acknowledged is refused, and t
     for (const Peer* other : {&knowing, &old, &sound}) others.push_back(other->Address());
     peer->network->SetPeers(std::move(others));
   }
-  CHECK(old.found_stale.Await(2)[1] == std::pair<MemberId, Index>(1, 4));
+  CHECK(old.found_stale.Await(2)[1] == "its log ends at entry 3, and member 1 knows of entry 4");
   // Two are connected to each other, and the old one to the one that knows nothing.
   AwaitPath(knowing, sound);
   while (old.network->Connected() != std::vector<MemberId>{3}) std::this_thread::yield();

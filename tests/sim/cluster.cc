@@ -84,6 +84,7 @@ NodeConfig Cluster::ConfigOf(const Host& host, Process* process) {
   config.tick = options_.tick;
   config.raft = options_.raft;
   config.state_check_interval = absl::Nanoseconds(options_.state_check_interval);
+  config.note_interval = absl::Nanoseconds(options_.note_interval);
   config.founders_are_kept = pods();
   if (pods()) config.upkeep.slot_prefix = "kvd";
   config.desired = options_.desired;

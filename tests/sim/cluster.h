@@ -34,6 +34,7 @@ struct ClusterOptions {
   WireOptions wire;
   WatchHubOptions watch;
   Time state_check_interval = 60 * kSecond;
+  Time note_interval = 10 * kSecond;
   uint64_t thorough = 64;  // Every so many looks at a core, all of its invariants.
   bool real_rocksdb = false;
   // Hosts are pods: kvd-0, kvd-1, …; the leader looks after the members by itself, and this says

@@ -172,6 +172,7 @@ Swarm DrawSwarm(uint64_t seed) {
   weight(Fault::kTransferToNewborn, 4);
   weight(Fault::kLonelyWriter, 6);
   cluster.state_check_interval = one_of(500, 2000, 60'000) * kMillisecond;
+  cluster.note_interval = kSecond;
   work.grants = sometimes(10);
   work.revokes = sometimes(4);
   work.alarms = chance.Below(3) == 0 ? 1 + chance.Below(4) : 0;
@@ -208,6 +209,7 @@ Verdict Run::Judge() {
   scheduler_.RunFor(swarm_.faults_for);
   Heal();
   CheckProgress();
+  CheckOldDisks();
   CheckLeasesEnd();
   CheckRest();
   CheckContents();
@@ -270,10 +272,14 @@ void Run::Do(Fault fault) {
     case Fault::kPowerLoss: {
       Host* host = DrawVictim();
       if (host == nullptr) return;
+      const Index last = host->serving() ? host->core().log().last_index() : 0;
       if (fault == Fault::kCrash) {
         cluster_.Crash(*host);
       } else {
         cluster_.LosePower(*host);
+      }
+      if (last > 0 && !swarm_.cluster.real_rocksdb && !old_disks_.contains(host->number)) {
+        old_disks_[host->number] = {.last = last, .disk = host->disk->Copy()};
       }
       if (scheduler_.Below(3) > 0) RestartLater(*host);
       return;
@@ -719,7 +725,10 @@ void Run::Heal() {
     }
     if (!host.up()) cluster_.Start(host);
   }
-  for (const Host* host : dead) cluster_.host(host->number).retired = true;
+  for (const Host* host : dead) {
+    cluster_.host(host->number).retired = true;
+    dead_.insert(host->number);
+  }
 }
 
 // Whoever was being stopped, or just fails a sync that was under way, comes back once more.
@@ -762,6 +771,28 @@ void Run::CheckProgress() {
         return false;
       },
       100 * timeout);
+}
+
+// A dead member comes back with what its disk held long ago. Where everybody who serves knows that
+// it had acknowledged more, it takes no part.
+void Run::CheckOldDisks() {
+  for (auto& [number, old] : old_disks_) {
+    Host& host = cluster_.host(number);
+    const bool known = std::ranges::all_of(cluster_.hosts(), [&](Host& other) {
+      if (!other.serving()) return true;
+      const auto acknowledged = other.machine().maintenance().acknowledged;
+      const auto at = acknowledged.find(host.id);
+      return at != acknowledged.end() && at->second > old.last;
+    });
+    if (!dead_.contains(number) || !known) continue;
+    host.retired = false;
+    cluster_.PutBack(host, std::move(old.disk));
+    cluster_.Start(host);
+    cluster_.Await(
+        "an old disk to be found out",
+        [&host] { return host.refusal.find("is older than what its") != std::string::npos; },
+        60 * kSecond);
+  }
 }
 
 // What clients raised, an operator lifts.

@@ -108,6 +108,7 @@ class Run {
   void Heal();
   void StartFallen();
   void CheckProgress();
+  void CheckOldDisks();
   void LiftAlarms();
   void CheckLeasesEnd();
   void CheckWatchers();
@@ -120,6 +121,13 @@ class Run {
   History history_;
   Workload workload_;
   Watchers watchers_;
+  // What a host's disk held when it went down first.
+  struct OldDisk {
+    Index last = 0;  // Of its log, at most.
+    std::unique_ptr<SimDisk> disk;
+  };
+  std::map<int, OldDisk> old_disks_;
+  std::set<int> dead_;  // For ever, since the faults stopped.
   bool faulty_ = true;
   uint64_t faults_ = 0;
   uint64_t changes_ = 0;

@@ -140,20 +140,27 @@ SimNetwork* SimNetwork::Find(MemberId to) const {
     network = wire_->Alive(session->second);
   }
   if (network == nullptr || !network->started_ || network->self_->member_id != to) return nullptr;
-  if (!Accepts(*network->self_) || !network->Accepts(*self_)) return nullptr;
-  return TrustsDiskOf(*network) && network->TrustsDiskOf(*this) ? network : nullptr;
+  if (!TrustsDiskOf(*network) || !network->TrustsDiskOf(*this)) return nullptr;
+  return Accepts(*network->self_) && network->Accepts(*self_) ? network : nullptr;
 }
 
 // Asked once a connection; who is not trusted is told why.
 bool SimNetwork::TrustsDiskOf(const SimNetwork& peer) const {
   if (!handlers_.acknowledged_by || !peer.handlers_.last_index) return true;
-  const Index acknowledged = handlers_.acknowledged_by(peer.self_->member_id);
-  if (peer.handlers_.last_index() >= acknowledged) return true;
+  const auto known = peers_.find(peer.self_->member_id);
+  if (known == peers_.end() || known->second.node_uuid != peer.self_->node_uuid) return true;
+  const auto epoch = epochs_.find(peer.self_->node_uuid);
+  std::string evidence =
+      StaleEvidence({.by = self_->member_id,
+                     .acknowledged = handlers_.acknowledged_by(peer.self_->member_id),
+                     .newest_boot_epoch = epoch == epochs_.end() ? 0 : epoch->second},
+                    peer.handlers_.last_index(), peer.self_->boot_epoch);
+  if (evidence.empty()) return true;
   scheduler_->After(kMillisecond,
-                    [wire = wire_, told = peer.serial_, by = self_->member_id, acknowledged] {
+                    [wire = wire_, told = peer.serial_, evidence = std::move(evidence)]() mutable {
                       const SimNetwork* network = wire->Alive(told);
                       if (network != nullptr && network->handlers_.found_stale) {
-                        network->handlers_.found_stale(by, acknowledged);
+                        network->handlers_.found_stale(std::move(evidence));
                       }
                     });
   return false;

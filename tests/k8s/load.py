@@ -52,6 +52,8 @@ class Load:
         text = (result.stderr.strip().splitlines() or ["?"])[-1]
         text = text.split("rpc error: ")[-1]
         self.errors[text] = self.errors.get(text, 0) + 1
+        # Where nobody answers, errors come at once; new processes without end would slow the pods.
+        self.stopping.wait(0.2)
 
     def write(self):
         while not self.stopping.is_set():

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from load import Load, ROOT, kvctl
+from prober import Prober
 
 CHART = ROOT / "helm/kvd"
 # Small, so that five fit beside each other.
@@ -201,6 +202,15 @@ class Release:
     def load(self):
         return Load(self.endpoint())
 
+    def lasting_endpoint(self):
+        """Of a Service that is not the chart's, and outlives an uninstallation."""
+        spec = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "lasting"}, "spec": {
+            "selector": {"app.kubernetes.io/instance": "kvd",
+                         "app.kubernetes.io/component": "server"},
+            "ports": [{"name": "client", "port": 2379}]}}
+        sh("kubectl", "-n", self.namespace, "apply", "-f", "-", stdin=json.dumps(spec))
+        return f"{self.get('service', 'lasting')['spec']['clusterIP']}:2379"
+
 
 def settle(load):
     """Some writes, so that there is something to lose."""
@@ -232,6 +242,73 @@ def s01(options):
         said.append(f"{count}: {len(times)} of {len(times)}, ready after "
                     f"{min(times):.0f} to {max(times):.0f} s")
     return said
+
+
+def installs(options):
+    """install three members, twenty times over: one cluster and no restart each time"""
+    times = []
+    for n in range(20):
+        with Release(options, f"kvd-installs-{n}") as release:
+            began = time.monotonic()
+            release.install()
+            times.append(time.monotonic() - began)
+            release.await_members(3)
+            if release.restarts():
+                raise Failed(f"{release.restarts()} restarts in run {n + 1}")
+        # Pods that are still going would make the next run slower than it is.
+        await_condition(f"the end of run {n + 1}", lambda: sh(
+            "kubectl", "get", "namespace", release.namespace, check=False).returncode != 0
+            or "its namespace is there")
+    return [f"{len(times)} of 20, ready after {', '.join(f'{one:.0f}' for one in times)} s"]
+
+
+@contextlib.contextmanager
+def name_server(release):
+    """A way to the cluster's name server for this release alone, not open yet: a Service without
+    addresses. Yields what the pods need, and the function that opens it."""
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "names"}, "spec": {
+        "ports": [{"name": name, "port": 53, "protocol": protocol}
+                  for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))]}}
+    sh("kubectl", "-n", release.namespace, "create", "-f", "-", stdin=json.dumps(service))
+    address = release.get("service", "names")["spec"]["clusterIP"]
+    slices = kubectl_json("-n", "kube-system", "get", "endpointslices", "-l",
+                          "kubernetes.io/service-name=kube-dns")["items"]
+    if not slices:
+        raise Skipped("kube-system has no endpoints of kube-dns")
+
+    def open_it():
+        for n, one in enumerate(slices):
+            mine = {"apiVersion": one["apiVersion"], "kind": "EndpointSlice",
+                    "metadata": {"name": f"names-{n}",
+                                 "labels": {"kubernetes.io/service-name": "names"}},
+                    "addressType": one["addressType"], "ports": one["ports"],
+                    "endpoints": [{"addresses": endpoint["addresses"]}
+                                  for endpoint in one["endpoints"]]}
+            sh("kubectl", "-n", release.namespace, "create", "-f", "-", stdin=json.dumps(mine))
+    suffix = "svc.cluster.local"
+    yield {"dnsPolicy": "None", "dnsConfig": {
+        "nameservers": [address], "options": [{"name": "ndots", "value": "5"}],
+        "searches": [f"{release.namespace}.{suffix}", suffix, "cluster.local"]}}, open_it
+
+
+def s02(options):
+    """installed while no name can be resolved; a minute later names are there"""
+    with Release(options, "kvd-s02") as release, name_server(release) as (pod_names, open_it):
+        began = time.monotonic()
+        release.install(wait=False, podTemplate={"merge": {"spec": pod_names}})
+        # Each says it every ten seconds: six times are the minute.
+        await_condition("three pods that have said six times whom they wait for", lambda: (
+            len(release.pods()) == 3 and all(release.log(pod).count("waiting for: ") >= 6
+                                             for pod in release.pods())) or "not yet")
+        if kvctl(release.endpoint(), "endpoint", "health", timeout="2s").returncode == 0:
+            raise Failed("a cluster was founded without names")
+        outage = time.monotonic() - began
+        open_it()
+        release.ready(3)
+        release.await_members(3)
+        if release.restarts():
+            raise Failed(f"{release.restarts()} restarts")
+        return [f"ready {time.monotonic() - began - outage:.0f} s after an outage of {outage:.0f} s"]
 
 
 def s04(options):
@@ -349,17 +426,19 @@ def s07(options):
     with Release(options, "kvd-s07") as release:
         release.install()
         cluster, ids = release.cluster_id(), release.ids()
-        kvctl(release.endpoint(), "put", "kept", "yes")
-        for count in (3, 5):
-            release.scale(0)
-            await_condition("no pod", lambda: not release.pods() or "pods are left")
-            release.scale(count)
-            release.await_members(count)
-            if release.cluster_id() != cluster or not ids.items() <= release.ids().items():
-                raise Failed("members came back as others")
-            if "yes" not in kvctl(release.endpoint(), "get", "kept").stdout:
-                raise Failed("the data is gone")
-        return []
+        with release.load() as load:
+            for count in (3, 5):
+                settle(load)
+                release.scale(0)
+                await_condition("no pod", lambda: not release.pods() or "pods are left")
+                release.scale(count)
+                release.await_members(count)
+                release.ready(count)
+                if release.cluster_id() != cluster or not ids.items() <= release.ids().items():
+                    raise Failed("members came back as others")
+            settle(load)
+        judge(release, load, cluster, 5)
+        return [load.report()]
 
 
 def lose_volume(release, pod):
@@ -399,35 +478,87 @@ def s08(options):
         return [*said, load.report()]
 
 
-@contextlib.contextmanager
-def cut_off(options, node, others):
-    """The node reaches everything but those nodes."""
+def chaos(options, command, node, *others):
+    """Does something to a machine. Skipped: there is no driver for it."""
     if not options.chaos:
-        raise Skipped("nodes cannot be cut off without --chaos")
-    driver = pathlib.Path(options.chaos) / "node"
-    for other in others:
-        sh(driver, "isolate", node, other)
+        raise Skipped(f"nodes cannot be made to {command} without --chaos")
+    number = node.removeprefix("node")
+    sh(pathlib.Path(options.chaos) / "node", command, number,
+       *(other.removeprefix("node") for other in others))
+
+
+@contextlib.contextmanager
+def trouble(options, command, remedy, node, *others):
+    """The remedy comes also after a failure: the next scenario needs the node."""
     try:
+        for other in others or [None]:
+            chaos(options, command, node, *([other] if other else []))
         yield
     finally:
-        sh(driver, "heal", node)
+        if options.chaos:
+            chaos(options, remedy, node)
+            await_node(node, True)
+
+
+def await_node(node, ready):
+    def is_so():
+        conditions = kubectl_json("get", "node", node)["status"]["conditions"]
+        status = next(c["status"] for c in conditions if c["type"] == "Ready")
+        return (status == "True") == ready or status
+    await_condition(f"{node} {'ready' if ready else 'missed'}", is_so)
+
+
+def gateway():
+    """The node through which this machine reaches Services, if there is one: without it the clients
+    of a scenario reach nobody."""
+    address = kubectl_json("get", "service", "kubernetes", "-n", "default")["spec"]["clusterIP"]
+    route = sh("ip", "route", "get", address, check=False).stdout.split()
+    via = route[route.index("via") + 1] if "via" in route else None
+    return next((node["metadata"]["name"] for node in kubectl_json("get", "nodes")["items"]
+                 if any(one["address"] == via for one in node["status"]["addresses"])), None)
+
+
+@contextlib.contextmanager
+def cordoned(nodes):
+    """No pod is put there meanwhile."""
+    try:
+        for node in nodes:
+            sh("kubectl", "cordon", node)
+        yield
+    finally:
+        for node in nodes:
+            sh("kubectl", "uncordon", node)
+
+
+def install_apart(release):
+    """Each of three pods on a node of its own, kvd-0 not on the gateway. The nodes, by pod."""
+    behind = gateway()
+    with cordoned([behind] if behind else []):
+        release.k("create", "quota", "one", "--hard=pods=1")
+        release.install(wait=False, spread={"mode": "hard"})
+        await_condition("kvd-0 to have a node", lambda: "kvd-0" in release.pods() and
+                        "nodeName" in release.pods()["kvd-0"]["spec"] or "none")
+    release.k("delete", "quota", "one")
+    release.ready(3)
+    release.await_members(3)
+    return {pod: release.node_of(pod) for pod in release.pods()}
 
 
 def s09(options):
     """a lost volume while the others cannot be reached: it waits, and founds nothing"""
+    if not options.chaos:
+        raise Skipped("nodes cannot be cut off without --chaos")
     with Release(options, "kvd-s09") as release:
-        release.install()
+        nodes = install_apart(release)
         cluster, ids = release.cluster_id(), release.ids()
-        numbers = {pod: release.node_of(pod).removeprefix("node") for pod in ids}
-        if len(set(numbers.values())) < 3:
-            raise Skipped("the three pods share nodes")
-        others = [numbers[pod] for pod in ("kvd-1", "kvd-2")]
+        others = [nodes[pod] for pod in ("kvd-1", "kvd-2")]
         with release.load() as load:
             settle(load)
-            with cut_off(options, numbers["kvd-0"], others):
+            # The new volume is to be made where the old one was.
+            with cordoned(others), trouble(options, "isolate", "heal", nodes["kvd-0"], *others):
                 lose_volume(release, "kvd-0")
                 await_condition("kvd-0 to say whom it waits for", lambda: all(
-                    f"waiting for: " in release.log("kvd-0") and other in release.log("kvd-0")
+                    "waiting for: " in release.log("kvd-0") and other in release.log("kvd-0")
                     for other in ("kvd-1", "kvd-2")) or "silent")
                 settle(load)
                 if release.ids() != ids:
@@ -446,11 +577,11 @@ def transfers(release):
 
 
 def s12(options):
-    """a rolling restart under load"""
+    """a rolling restart under load, with fifty probes a second"""
     with Release(options, "kvd-s12") as release:
         release.install()
         cluster, ids = release.cluster_id(), release.ids()
-        with release.load() as load:
+        with release.load() as load, Prober(release.endpoint()) as prober:
             settle(load)
             before = transfers(release)
             began = time.monotonic()
@@ -461,7 +592,13 @@ def s12(options):
         judge(release, load, cluster, 3)
         if release.ids() != ids:
             raise Failed("members changed")
-        return [f"{took:.0f} s, {transfers(release) - before} terms", load.report()]
+        moved = transfers(release) - before
+        said = [f"{took:.0f} s, {moved} transfers", prober.report(), load.report()]
+        if moved > 2:
+            raise Failed(f"leadership moved more than twice: {'; '.join(said)}")
+        if prober.beyond() >= options.gaps_within:
+            raise Failed(f"gaps of {options.gaps_within} s or more in all: {'; '.join(said)}")
+        return said
 
 
 def s13(options):
@@ -554,6 +691,64 @@ def s16(options):
         return [load.report()]
 
 
+def s16_power(options):
+    """the machine of a member loses its power, and gets it back"""
+    if not options.chaos:
+        raise Skipped("no machine can be switched off without --chaos")
+    with Release(options, "kvd-s16-power") as release:
+        nodes = install_apart(release)
+        cluster, ids = release.cluster_id(), release.ids()
+        with release.load() as load:
+            settle(load)
+            leader = release.leader()
+            pod = leader if nodes[leader] != gateway() else "kvd-0"
+            with trouble(options, "stop", "start", nodes[pod]):
+                settle(load)
+                # Until it is missed its pod counts as ready, and would once more afterwards.
+                await_node(nodes[pod], False)
+                settle(load)
+            release.ready(3)
+            settle(load)
+        judge(release, load, cluster, 3)
+        if release.ids() != ids:
+            raise Failed("members changed")
+        return [f"{pod}{', the leader,' if pod == leader else ''} was switched off", load.report()]
+
+
+def s16_twin(options):
+    """a machine is given up while it lives: its pod begins anew elsewhere, the old member is nobody"""
+    if not options.chaos:
+        raise Skipped("nodes cannot be cut off without --chaos")
+    with Release(options, "kvd-s16-twin") as release:
+        nodes = install_apart(release)
+        # Two members on one machine are better than one on none.
+        release.install(wait=False, spread={"mode": "soft"})
+        release.k("rollout", "status", "statefulset/kvd", "--timeout=10m")
+        cluster, ids = release.cluster_id(), release.ids()
+        claim = release.get("pvc", "data-kvd-0")["metadata"]["uid"]
+        with release.load() as load:
+            settle(load)
+            with trouble(options, "isolate", "heal", nodes["kvd-0"]):
+                await_node(nodes["kvd-0"], False)
+                release.k("delete", "pvc", "data-kvd-0", "--wait=false")
+                release.k("delete", "pod", "kvd-0", "--force", "--grace-period=0")
+                await_condition("another claim", lambda: release.k(
+                    "get", "pvc", "data-kvd-0", "-o", "jsonpath={.metadata.uid}",
+                    check=False).stdout not in ("", claim) or "the old one, or none")
+                await_condition("a new member id", lambda: release.ids().get("kvd-0") not in
+                                (ids["kvd-0"], None) or release.ids())
+                release.ready(3)
+                settle(load)
+                after = release.ids()
+            # The old one speaks again until its machine hears that it is to end.
+            settle(load)
+            release.await_members(3)
+        judge(release, load, cluster, 3)
+        if release.ids() != after:
+            raise Failed("the old member came back")
+        return [load.report()]
+
+
 def s17(options):
     """a rollout of an image that is not there, and the way back"""
     with Release(options, "kvd-s17") as release:
@@ -577,17 +772,20 @@ def s18(options):
     with Release(options, "kvd-s18") as release:
         release.install()
         cluster, ids = release.cluster_id(), release.ids()
-        kvctl(release.endpoint(), "put", "kept", "yes")
-        began = time.monotonic()
-        release.uninstall()
-        await_condition("no pod", lambda: not release.pods() or "pods are left")
-        took = time.monotonic() - began
-        release.install()
-        if release.cluster_id() != cluster or release.ids() != ids:
-            raise Failed("another cluster, or other members")
-        if "yes" not in kvctl(release.endpoint(), "get", "kept").stdout:
-            raise Failed("the data is gone")
-        return [f"uninstalled in {took:.0f} s"]
+        with Load(release.lasting_endpoint()) as load:
+            settle(load)
+            began = time.monotonic()
+            release.uninstall()
+            await_condition("no pod", lambda: not release.pods() or "pods are left")
+            took = time.monotonic() - began
+            release.install()
+            settle(load)
+        judge(release, load, cluster, 3)
+        if release.ids() != ids:
+            raise Failed("other members")
+        if took >= options.uninstall_within:
+            raise Failed(f"uninstalling took {took:.0f} s")
+        return [f"uninstalled in {took:.0f} s", load.report()]
 
 
 def s19(options):
@@ -683,31 +881,41 @@ def s22(options):
         file = {"membership": {"desiredReplicas": {"source": "file", "pollInterval": "2s"},
                                "stabilityWindow": "5s", "unreachableBeforeRemove": "5s"}}
         release.install(**file)
-        release.scale(5)
-        await_condition("pods that are not wanted", lambda: all(
-            "not wanted" in release.log(pod) for pod in ("kvd-3", "kvd-4")) or "silent")
-        release.await_members(3)
-        release.install(replicaCount=5, wait=False, **file)
-        release.await_members(5)
-        return []
+        cluster = release.cluster_id()
+        with release.load() as load:
+            settle(load)
+            release.scale(5)
+            await_condition("pods that are not wanted", lambda: all(
+                "not wanted" in release.log(pod) for pod in ("kvd-3", "kvd-4")) or "silent")
+            release.await_members(3)
+            settle(load)
+            release.install(replicaCount=5, wait=False, **file)
+            release.await_members(5)
+            release.ready(5)
+            settle(load)
+        judge(release, load, cluster, 5)
+        return [load.report()]
 
 
 def not_yet(reason):
-    def scenario(options):
+    def scenario(_):
         raise Skipped(reason)
+    scenario.__doc__ = f"not yet: {reason}"
     return scenario
 
 
 ALL = {
     "S01": s01,
-    "S02": not_yet("DNS outage: no driver for it yet"),
+    "installs": installs,
+    "S02": s02,
     "S03": not_yet("failpoints are not built yet; the crash points of founding run in simulation"),
     "S04": s04, "S05": s05, "S06": s06, "S06b": s06b, "S07": s07, "S08": s08,
     "S09": s09,
     "S10": not_yet("kvctl recover plan is not there yet"),
     "S11": not_yet("kvctl cluster forget is not there yet"),
     "S12": s12, "S13": s13, "S14": s14,
-    "S15": s15, "S16": s16, "S17": s17, "S18": s18, "S19": s19,
+    "S15": s15, "S16": s16, "S16-power": s16_power, "S16-twin": s16_twin,
+    "S17": s17, "S18": s18, "S19": s19,
     "S20": s20, "S21": s21, "S22": s22,
 }
 

@@ -502,8 +502,9 @@ def trouble(options, command, remedy, node, *others):
 
 def await_node(node, ready):
     def is_so():
-        conditions = kubectl_json("get", "node", node)["status"]["conditions"]
-        status = next(c["status"] for c in conditions if c["type"] == "Ready")
+        got = sh("kubectl", "get", "node", node, "-o", "json", check=False)
+        conditions = json.loads(got.stdout)["status"]["conditions"] if got.returncode == 0 else []
+        status = next((c["status"] for c in conditions if c["type"] == "Ready"), "not there")
         return (status == "True") == ready or status
     await_condition(f"{node} {'ready' if ready else 'missed'}", is_so)
 
@@ -691,18 +692,18 @@ def s16(options):
         return [load.report()]
 
 
-def s16_power(options):
-    """the machine of a member loses its power, and gets it back"""
+def without_a_machine(options, name, command, remedy):
+    """The leader's machine, where the clients do not come through it."""
     if not options.chaos:
-        raise Skipped("no machine can be switched off without --chaos")
-    with Release(options, "kvd-s16-power") as release:
+        raise Skipped(f"no machine can be made to {command} without --chaos")
+    with Release(options, name) as release:
         nodes = install_apart(release)
         cluster, ids = release.cluster_id(), release.ids()
         with release.load() as load:
             settle(load)
             leader = release.leader()
             pod = leader if nodes[leader] != gateway() else "kvd-0"
-            with trouble(options, "stop", "start", nodes[pod]):
+            with trouble(options, command, remedy, nodes[pod]):
                 settle(load)
                 # Until it is missed its pod counts as ready, and would once more afterwards.
                 await_node(nodes[pod], False)
@@ -712,7 +713,40 @@ def s16_power(options):
         judge(release, load, cluster, 3)
         if release.ids() != ids:
             raise Failed("members changed")
-        return [f"{pod}{', the leader,' if pod == leader else ''} was switched off", load.report()]
+        return [f"it was {pod}{', the leader' if pod == leader else ''}", load.report()]
+
+
+def s16_power(options):
+    """the machine of a member loses its power, and gets it back"""
+    return without_a_machine(options, "kvd-s16-power", "stop", "start")
+
+
+def s16_pause(options):
+    """the machine of a member hangs, is given up by the others, and goes on where it was"""
+    return without_a_machine(options, "kvd-s16-pause", "pause", "resume")
+
+
+def s08_machine(options):
+    """a machine is lost with its disk; an empty one of the same name takes its place"""
+    if not options.chaos:
+        raise Skipped("no machine can be wiped without --chaos")
+    with Release(options, "kvd-s08-machine") as release:
+        nodes = install_apart(release)
+        cluster, ids = release.cluster_id(), release.ids()
+        with release.load() as load:
+            settle(load)
+            with trouble(options, "stop", "start", nodes["kvd-0"]):
+                chaos(options, "wipe", nodes["kvd-0"])
+                sh("kubectl", "delete", "node", nodes["kvd-0"])
+                release.k("delete", "pvc", "data-kvd-0", "--wait=false")
+                release.k("delete", "pod", "kvd-0", "--force", "--grace-period=0")
+                settle(load)
+            await_condition("a new member id", lambda: release.ids().get("kvd-0") not in
+                            (ids["kvd-0"], None) or release.ids())
+            release.ready(3)
+            settle(load)
+        judge(release, load, cluster, 3)
+        return [load.report()]
 
 
 def s16_twin(options):
@@ -910,11 +944,13 @@ ALL = {
     "S02": s02,
     "S03": not_yet("failpoints are not built yet; the crash points of founding run in simulation"),
     "S04": s04, "S05": s05, "S06": s06, "S06b": s06b, "S07": s07, "S08": s08,
+    "S08-machine": s08_machine,
     "S09": s09,
     "S10": not_yet("kvctl recover plan is not there yet"),
     "S11": not_yet("kvctl cluster forget is not there yet"),
     "S12": s12, "S13": s13, "S14": s14,
-    "S15": s15, "S16": s16, "S16-power": s16_power, "S16-twin": s16_twin,
+    "S15": s15, "S16": s16, "S16-power": s16_power, "S16-pause": s16_pause,
+    "S16-twin": s16_twin,
     "S17": s17, "S18": s18, "S19": s19,
     "S20": s20, "S21": s21, "S22": s22,
 }

@@ -112,16 +112,13 @@ class Prober:
 
     def run(self):
         connection = None
-        last = None
+        last = time.monotonic()
         while not self.stopping.is_set():
             began = time.monotonic()
             try:
                 connection = connection or Connection(self.endpoint)
                 leaving = connection.ask()
-                now = time.monotonic()
-                if last is not None and now - last > ALLOWED:
-                    self.gaps.append(now - last)
-                last = now
+                last = self.note_gap(last)
                 self.answers += 1
             except (Broken, OSError) as error:
                 self.errors[str(error)] = self.errors.get(str(error), 0) + 1
@@ -130,12 +127,20 @@ class Prober:
                 connection.close()
                 connection = None
             self.stopping.wait(max(0.0, began + INTERVAL - time.monotonic()))
+        # Silence that lasts to the end is a gap too; else one that hears nothing would see none.
+        self.note_gap(last)
 
-    def beyond(self):
-        """Seconds without an answer, beyond what is allowed each time."""
-        return sum(gap - ALLOWED for gap in self.gaps)
+    def note_gap(self, last):
+        now = time.monotonic()
+        if now - last > ALLOWED:
+            self.gaps.append(now - last)
+        return now
+
+    def silence(self):
+        """Seconds in gaps, each counted whole."""
+        return sum(self.gaps)
 
     def report(self):
         told = "; ".join(f"{count}x {text}" for text, count in sorted(self.errors.items()))
-        return (f"{self.answers} probes answered, gaps {self.beyond():.2f} s in all (longest "
+        return (f"{self.answers} probes answered, gaps {self.silence():.2f} s in all (longest "
                 f"{max(self.gaps, default=0):.2f} s), errors: {told or 'none'}")

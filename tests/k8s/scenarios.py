@@ -597,7 +597,7 @@ def s12(options):
         said = [f"{took:.0f} s, {moved} transfers", prober.report(), load.report()]
         if moved > 2:
             raise Failed(f"leadership moved more than twice: {'; '.join(said)}")
-        if prober.beyond() >= options.gaps_within:
+        if prober.silence() >= options.gaps_within:
             raise Failed(f"gaps of {options.gaps_within} s or more in all: {'; '.join(said)}")
         return said
 

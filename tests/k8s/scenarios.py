@@ -645,7 +645,7 @@ def drain(node):
 def s15(options):
     """two nodes are drained at once: the budget lets one member go at a time, and nobody is removed"""
     with Release(options, "kvd-s15") as release:
-        release.install()
+        release.install(spread={"mode": "hard"})
         cluster, ids = release.cluster_id(), release.ids()
         nodes = sorted({release.node_of(pod) for pod in ids})
         if len(nodes) < 3:

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "proto/internal/command.pb.h"
+#include "server/kv/command.h"
 #include "server/raft/describe.h"
 #include "storage/check.h"
 
@@ -26,8 +27,11 @@ std::string Tagged(std::string command, OperationId id) {
 }
 
 OperationId TagOf(std::string_view command) {
-  if (command.size() < kTagBytes) return 0;
+  const std::optional<CommandView> view = ReadCommand(command);
+  if (!view || command.size() < kTagBytes) return 0;
   const std::string_view tag = command.substr(command.size() - kTagBytes);
+  // A body may end like a tag: what members write about each other holds random ids.
+  if (!view->body.empty() && view->body.data() + view->body.size() > tag.data()) return 0;
   if (tag[0] != kTagKey[0] || tag[1] != kTagKey[1]) return 0;
   OperationId id = 0;
   for (size_t i = 8; i-- > 0;) id = (id << 8) | static_cast<unsigned char>(tag[2 + i]);

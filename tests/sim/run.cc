@@ -774,7 +774,7 @@ void Run::CheckProgress() {
 }
 
 // A dead member comes back with what its disk held long ago. Where everybody who serves knows that
-// it had acknowledged more, it takes no part.
+// it had acknowledged more, it takes no part; it may also be told that it was removed meanwhile.
 void Run::CheckOldDisks() {
   for (auto& [number, old] : old_disks_) {
     Host& host = cluster_.host(number);
@@ -790,7 +790,10 @@ void Run::CheckOldDisks() {
     cluster_.Start(host);
     cluster_.Await(
         "an old disk to be found out",
-        [&host] { return host.refusal.find("is older than what its") != std::string::npos; },
+        [&host] {
+          return host.refusal.find("is older than what its") != std::string::npos ||
+                 host.refusal.find("was removed") != std::string::npos;
+        },
         60 * kSecond);
   }
 }
